@@ -1,0 +1,25 @@
+//! The rules of delivery: what an event is, what matches, where deliveries may go, when to retry, when to disable.
+//! No I/O, no clock, no chance.
+//!
+//! Start at [`next_step`]: it decides the fate of a delivery.
+pub mod event; // a CloudEvent, from bytes to what we keep
+mod field; // what is wrong with a field of what somebody sent
+mod id; // TenantId, EventId, WebhookId, DeliveryId: parsed once; derived where a step may repeat
+pub mod ladder; // the fixed delays that every wait is made of
+pub mod pattern; // what narrows a webhook: event patterns
+mod retry; // what follows an attempt
+pub mod signature; // Standard Webhooks
+pub mod span; // durations and instants as text
+mod target; // where deliveries may go
+pub mod webhook; // a tenant's subscription, from what its tenant may write to what we keep
+
+pub use event::Event;
+pub use field::FieldError;
+pub use id::{DeliveryId, EventId, IdError, TenantId, WebhookId, hex};
+pub use pattern::{Pattern, PatternError};
+pub use retry::{
+    Answer, Chance, DeliveryPolicy, DisableReason, Failure, NextStep, Outcome, RETRY_AFTER_MAX, next_step, outcome,
+};
+pub use span::Span;
+pub use target::{Target, TargetError, TargetRules};
+pub use webhook::Webhook;
