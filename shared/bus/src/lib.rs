@@ -1,0 +1,15 @@
+//! The way between the services: AMQP. What is declared, what a message holds, publishing with confirm, consuming with
+//! acks. Decides nothing about deliveries; promises that a publish that returns `Ok` is in a queue on disk, and that a
+//! message is acked only once its work is settled.
+mod ask; // a question over the broker, and its answer
+mod connection; // two connections per process, made again when lost
+mod consume; // messages in, acks out
+mod message; // what travels: batches of events with their deliveries
+mod publish; // batches out, confirms in
+pub mod topology; // exchanges and queues, declared in this one place
+
+pub use ask::{Answers, ask_channel};
+pub use connection::{AmqpSettings, Bus, BusError, Link};
+pub use consume::{Message, Settled};
+pub use message::{Batch, DeliveryItem, Ended, EventItem, FormError, VERSION, VERSION_HEADER, Waiting};
+pub use publish::{BATCH_ITEMS, PublishError, Publisher, Route};

@@ -1,0 +1,11 @@
+//! What every service's `main` needs: settings, telemetry, the admin port with probes and metrics, and an orderly end.
+mod admin; // /livez, /readyz, /metrics
+mod settings; // defaults, a TOML file, the environment
+mod tasks; // start, run, drain, end
+
+pub use admin::{Health, Phase};
+pub use settings::{
+    AdminSettings, AmqpSection, ApiSettings, CatalogSettings, DispatcherSettings, IngestSettings, LogSettings,
+    RedisSection, SchedulerSettings, SecretSettings, Service, Settings, TargetSettings, TelemetrySettings, settings,
+};
+pub use tasks::{Tasks, start};

@@ -1,0 +1,21 @@
+//! Redis: tenants, keys and webhooks, the records that keep deliveries safe, and the log. Each Lua script is a file of its
+//! own under `scripts/`, takes lists, and touches the keys of one tenant. Stored values carry a version.
+mod batched; // many callers, few round trips
+mod blob; // an event's bytes, compressed
+mod config; // what is in force, in memory, at once
+mod deliveries; // claim, complete
+mod events; // claim an event, decide its matches
+mod log; // what happened, for people
+mod redis_link; // connections, scripts, errors
+mod seal; // secrets at rest
+mod tenants; // what the management API writes
+
+pub use config::{
+    Configuration, Grant, KeyOwner, Scope, Scopes, StoredKey, StoredSecret, StoredWebhook, Tenant, TenantConfig,
+};
+pub use deliveries::{Attempted, Claim, ClaimRequest, Deliveries, Recorded, Verdict};
+pub use events::{Acceptance, Accepting, Events, Matching};
+pub use log::{AttemptEntry, DeliveryFilter, DeliveryView, EventView, HotLog, Log, Page, State};
+pub use redis_link::{Redis, RedisSettings, StoreError};
+pub use seal::{SealError, Sealer};
+pub use tenants::{Acted, Saved, Tenants};

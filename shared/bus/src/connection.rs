@@ -1,0 +1,213 @@
+//! A process's two connections to the broker, made again when lost: one publishes, the other consumes and acks. A memory
+//! alarm blocks every connection that publishes, its acks too; work that is done could then never leave the queue.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use lapin::{Channel, Connection, ConnectionProperties, Event, uri::AMQPUri};
+use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{publish::Publisher, topology};
+
+/// How to reach the broker.
+#[derive(Debug, Clone)]
+pub struct AmqpSettings {
+    /// Tried in turn.
+    pub uris: Vec<AMQPUri>,
+}
+
+impl AmqpSettings {
+    /// Parses a comma-separated list of URLs; the other arguments go over their parts.
+    pub fn parse(
+        urls: &str,
+        username: Option<&str>,
+        password: Option<&str>,
+        vhost: Option<&str>,
+    ) -> Result<Self, String> {
+        let mut uris = Vec::new();
+        for url in urls.split(',').map(str::trim).filter(|url| !url.is_empty()) {
+            let mut uri: AMQPUri = url.parse().map_err(|why| format!("is no AMQP URL: {why}"))?;
+            // The RabbitMQ operator's connection strings end in `/`, which is the vhost "" to the letter.
+            if uri.vhost.is_empty() {
+                "/".clone_into(&mut uri.vhost);
+            }
+            if let Some(username) = username {
+                username.clone_into(&mut uri.authority.userinfo.username);
+            }
+            if let Some(password) = password {
+                password.clone_into(&mut uri.authority.userinfo.password);
+            }
+            if let Some(vhost) = vhost {
+                vhost.clone_into(&mut uri.vhost);
+            }
+            // A broker that is gone without a word is noticed within two heartbeats.
+            uri.query.heartbeat = uri.query.heartbeat.or(Some(10));
+            uris.push(uri);
+        }
+        if uris.is_empty() { Err("names no URL".to_owned()) } else { Ok(Self { uris }) }
+    }
+}
+
+/// Why the bus could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// The topology is not what it must be.
+    #[error(transparent)]
+    Topology(#[from] topology::TopologyError),
+    /// The broker refused or went away.
+    #[error("the broker refused")]
+    Broker(#[from] lapin::Error),
+    /// The process was told to stop while it waited for the broker.
+    #[error("stopped before the broker was there")]
+    Stopped,
+}
+
+/// How a connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// Not there; being made again.
+    Away,
+    /// There, and the broker takes no publishes (a memory or disk alarm).
+    Blocked,
+    /// There.
+    Up,
+}
+
+/// The broker, to one process.
+#[derive(Clone)]
+pub struct Bus {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    dialer: Dialer,
+    consuming: Mutex<Option<Connection>>,
+    publisher: Publisher,
+}
+
+impl Bus {
+    /// Waits for the broker, declares the topology, and keeps both connections up until `stop`.
+    pub async fn connect(
+        settings: AmqpSettings,
+        service: &'static str,
+        stop: CancellationToken,
+    ) -> Result<Self, BusError> {
+        let dialer = Dialer { settings, service, stop };
+        let connection = dialer.dial("publish").await.ok_or(BusError::Stopped)?;
+        let channel = connection.create_channel().await?;
+        topology::declare(&channel).await?;
+        let _ = channel.close(200, "declared".into()).await; // a channel that does not close is gone with its connection
+        let publisher = Publisher::start(dialer.clone(), connection);
+        Ok(Self { inner: Arc::new(Inner { dialer, consuming: Mutex::default(), publisher }) })
+    }
+
+    /// Publishes, batched and confirmed.
+    pub fn publisher(&self) -> &Publisher {
+        &self.inner.publisher
+    }
+
+    /// How the publishing connection stands.
+    pub fn link(&self) -> watch::Receiver<Link> {
+        self.inner.publisher.link()
+    }
+
+    /// A channel of the consuming connection, which is made where it is not there; `None` once stopped.
+    pub(crate) async fn consuming_channel(&self) -> Option<Channel> {
+        loop {
+            let mut consuming = self.inner.consuming.lock().await;
+            let connection = match consuming.take().filter(|connection| connection.status().connected()) {
+                Some(connection) => connection,
+                None => self.inner.dialer.dial("consume").await?,
+            };
+            match connection.create_channel().await {
+                Ok(channel) => {
+                    *consuming = Some(connection);
+                    return Some(channel);
+                }
+                Err(error) => tracing::warn!(%error, "the broker gave no channel: connecting again"),
+            }
+        }
+    }
+}
+
+/// Makes connections, patiently.
+#[derive(Clone)]
+pub(crate) struct Dialer {
+    settings: AmqpSettings,
+    service: &'static str,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Dialer {
+    /// A connection, however long it takes; `None` once stopped. `role` names it in the broker's console.
+    pub(crate) async fn dial(&self, role: &str) -> Option<Connection> {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            for uri in &self.settings.uris {
+                let name = format!("fanfare-{} {role}", self.service);
+                let properties = ConnectionProperties::default().with_connection_name(name.into());
+                let dialled =
+                    tokio::time::timeout(Duration::from_secs(10), Connection::connect_uri(uri.clone(), properties));
+                tokio::select! {
+                    () = self.stop.cancelled() => return None,
+                    dialled = dialled => match dialled {
+                        Ok(Ok(connection)) => return Some(connection),
+                        Ok(Err(error)) => {
+                            tracing::warn!(host = %uri.authority.host, port = uri.authority.port, %error, "the broker is away: trying again");
+                        }
+                        Err(_) => tracing::warn!(host = %uri.authority.host, port = uri.authority.port, "no answer from the broker in 10 s: trying again"),
+                    },
+                }
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return None,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+}
+
+/// Follows what the broker says of a connection, until it is gone.
+pub(crate) fn follow(connection: &Connection, link: watch::Sender<Link>) -> tokio::task::JoinHandle<()> {
+    let mut events = Box::pin(connection.events_listener());
+    tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            match event {
+                Event::ConnectionBlocked(reason) => {
+                    tracing::warn!(reason, "the broker takes no publishes");
+                    link.send_replace(Link::Blocked);
+                }
+                Event::ConnectionUnblocked => {
+                    tracing::info!("the broker takes publishes again");
+                    link.send_replace(Link::Up);
+                }
+                _ => {}
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_parts_go_over_the_urls() {
+        let parse = |url| AmqpSettings::parse(url, Some("u"), Some("p"), None).unwrap().uris.remove(0);
+        for (url, vhost) in
+            [("amqp://a:b@h:5672/%2f", "/"), ("amqp://h/", "/"), ("amqp://h", "/"), ("amqp://h/fan", "fan")]
+        {
+            let uri = parse(url);
+            assert_eq!(uri.vhost, vhost, "{url}");
+            assert_eq!(
+                (uri.authority.userinfo.username.as_str(), uri.authority.userinfo.password.as_str()),
+                ("u", "p")
+            );
+        }
+        assert_eq!(AmqpSettings::parse("amqp://a, amqp://b", None, None, None).unwrap().uris.len(), 2);
+        assert!(AmqpSettings::parse("http://a", None, None, None).is_err());
+        assert!(AmqpSettings::parse("", None, None, None).is_err());
+    }
+}

@@ -1,0 +1,192 @@
+//! Consuming: a bounded number of messages at work, each acked when its work is settled, and not a moment before.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    future::Future,
+};
+
+use futures::StreamExt;
+use lapin::{
+    Channel, Consumer,
+    message::Delivery,
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
+    types::{AMQPValue, FieldTable},
+};
+use tokio::task::{Id, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{connection::Bus, message::VERSION_HEADER};
+
+/// A message to work on. Its ack is kept by the loop, so that the work cannot forget it.
+pub struct Message {
+    /// Its bytes.
+    pub body: Vec<u8>,
+    /// The broker has given it out before: a consumer was lost.
+    pub redelivered: bool,
+    /// The routing key it was published with.
+    pub routing_key: String,
+    /// Its properties.
+    pub properties: lapin::BasicProperties,
+}
+
+impl Message {
+    /// The version of its form, where it says so.
+    pub fn version(&self) -> Option<i32> {
+        match self.properties.headers().as_ref()?.inner().get(VERSION_HEADER)? {
+            AMQPValue::LongInt(version) => Some(*version),
+            AMQPValue::LongLongInt(version) => i32::try_from(*version).ok(),
+            _ => None,
+        }
+    }
+}
+
+/// What became of a message's work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// All of it is recorded or confirmed: the broker may forget the message.
+    Ack,
+    /// It could not be done, and the process is ending: the broker gives the message to another.
+    Leave,
+}
+
+impl Bus {
+    /// Consumes `queue` until `stop`, with at most `prefetch` messages at work, then settles what is at work and returns.
+    /// A lost connection is made again; what it had given out is given again by the broker.
+    pub async fn consume<F, W>(&self, queue: &str, prefetch: u16, stop: &CancellationToken, work: F)
+    where
+        F: Fn(Message) -> W,
+        W: Future<Output = Settled> + Send + 'static,
+    {
+        let mut at_work = AtWork::default();
+        while !stop.is_cancelled() {
+            let Some(channel) = self.consuming_channel().await else { break };
+            match open(&channel, queue, prefetch).await {
+                Ok(consumer) => at_work.run(&channel, consumer, stop, &work).await,
+                Err(error) => {
+                    tracing::warn!(queue, %error, "cannot consume: trying again");
+                    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                }
+            }
+            at_work.forget_channel();
+        }
+    }
+}
+
+async fn open(channel: &Channel, queue: &str, prefetch: u16) -> lapin::Result<Consumer> {
+    channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+    channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default()).await
+}
+
+/// The messages at work: their tasks, and the tags that are still to be acked on the present channel.
+#[derive(Default)]
+struct AtWork {
+    tasks: JoinSet<Settled>,
+    tags: HashMap<Id, u64>,
+    open: BTreeMap<u64, Option<Settled>>,
+}
+
+impl AtWork {
+    async fn run<F, W>(&mut self, channel: &Channel, mut consumer: Consumer, stop: &CancellationToken, work: &F)
+    where
+        F: Fn(Message) -> W,
+        W: Future<Output = Settled> + Send + 'static,
+    {
+        let mut cancelled = false;
+        loop {
+            tokio::select! {
+                biased; // settle what is done before taking more
+                Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
+                    self.note(done);
+                    while let Some(done) = self.tasks.try_join_next_with_id() {
+                        self.note(done);
+                    }
+                    if self.settle(channel).await.is_err() {
+                        return;
+                    }
+                }
+                () = stop.cancelled(), if !cancelled => {
+                    cancelled = true;
+                    // The consumer, not the channel: the acks below need it.
+                    if channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await.is_err() {
+                        return;
+                    }
+                }
+                delivery = consumer.next(), if !cancelled => match delivery {
+                    Some(Ok(delivery)) => self.start(delivery, work),
+                    Some(Err(error)) => {
+                        tracing::warn!(%error, "consuming was interrupted");
+                        return;
+                    }
+                    None => return,
+                },
+                else => return,
+            }
+            if cancelled && self.tasks.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn start<F, W>(&mut self, delivery: Delivery, work: &F)
+    where
+        F: Fn(Message) -> W,
+        W: Future<Output = Settled> + Send + 'static,
+    {
+        let tag = delivery.delivery_tag;
+        let message = Message {
+            body: delivery.data,
+            redelivered: delivery.redelivered,
+            routing_key: delivery.routing_key.to_string(),
+            properties: delivery.properties,
+        };
+        let task = self.tasks.spawn(work(message));
+        self.tags.insert(task.id(), tag);
+        self.open.insert(tag, None);
+    }
+
+    fn note(&mut self, done: Result<(Id, Settled), tokio::task::JoinError>) {
+        let (id, settled) = match done {
+            Ok((id, settled)) => (id, Some(settled)),
+            Err(error) => {
+                tracing::error!(%error, "work on a message broke off: the broker gives it again");
+                (error.id(), None)
+            }
+        };
+        // A tag of a channel that is gone is nobody's any more.
+        if let Some(tag) = self.tags.remove(&id) {
+            match settled {
+                Some(settled) => drop(self.open.insert(tag, Some(settled))),
+                None => drop(self.open.insert(tag, Some(Settled::Leave))),
+            }
+        }
+    }
+
+    /// Acks what is done: all up to the first that is still open in one, the rest one by one.
+    async fn settle(&mut self, channel: &Channel) -> lapin::Result<()> {
+        let mut done = 0;
+        while let Some(entry) = self.open.first_entry() {
+            if *entry.get() != Some(Settled::Ack) {
+                break;
+            }
+            done = entry.remove_entry().0;
+        }
+        if done > 0 {
+            channel.basic_ack(done, BasicAckOptions { multiple: true }).await?;
+        }
+        let settled: BTreeSet<u64> =
+            self.open.iter().filter(|(_, settled)| settled.is_some()).map(|(tag, _)| *tag).collect();
+        for tag in settled {
+            match self.open.remove(&tag).flatten() {
+                Some(Settled::Ack) => channel.basic_ack(tag, BasicAckOptions::default()).await?,
+                _ => channel.basic_nack(tag, BasicNackOptions { requeue: true, ..BasicNackOptions::default() }).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The channel is gone, and its tags with it; the work goes on, and is fenced by its claims.
+    fn forget_channel(&mut self) {
+        self.tags.clear();
+        self.open.clear();
+    }
+}

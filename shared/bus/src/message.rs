@@ -1,0 +1,155 @@
+//! What travels between the services: a batch of events, each with its deliveries. JSON, so that it can be read in the
+//! broker's own console; an event's bytes are copied from message to message and never parsed again.
+//!
+//! Ids only: never a target, a secret or a header's value (delivery.md, Broker objects).
+
+use fanfare_domain::{DeliveryId, DisableReason, EventId, TenantId, WebhookId};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// The header that tells a message's form, on every message.
+pub const VERSION_HEADER: &str = "x-fanfare-v";
+/// The form written here; an older one is read as long as messages of it can be waiting (14 days).
+pub const VERSION: i32 = 1;
+
+/// The events of one message.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Batch {
+    /// In no particular order.
+    pub events: Vec<EventItem>,
+}
+
+/// An event on its way, and in the later queues its deliveries.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EventItem {
+    /// Whose event it is.
+    pub tenant: TenantId,
+    /// Fanfare's id of it.
+    pub id: EventId,
+    /// When it was accepted, in unix milliseconds.
+    pub accepted: u64,
+    /// The version of the tenant's configuration at acceptance, or a later one: what is known must be no older.
+    pub config: u64,
+    /// A W3C `traceparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// The event itself; absent where it is large: then it is read from Redis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<Box<RawValue>>,
+    /// Its deliveries that travel with it; none before the fan-out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deliveries: Vec<DeliveryItem>,
+}
+
+/// A delivery on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryItem {
+    /// The webhook it is for.
+    pub webhook: WebhookId,
+    /// The replay job that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<String>,
+    /// The attempt to make, from 1.
+    pub attempt: u32,
+    /// Raised when what is under way is replaced: an older epoch is stale.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub epoch: u32,
+    /// What shapes its body, pinned at fan-out: catalog digest and payload form.
+    pub shape: String,
+    /// When it failed and when the next attempt is due by the schedule, in unix milliseconds; 0: at once.
+    #[serde(default, skip_serializing_if = "Waiting::is_none")]
+    pub waiting: Waiting,
+    /// It ended in failure, which has consequences still to be drawn; only in `fanfare.outcomes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
+}
+
+/// A wait between two attempts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// When the wait began, in unix milliseconds.
+    pub since: u64,
+    /// When it ends.
+    pub due: u64,
+    /// The tiers it has been through.
+    #[serde(default)]
+    pub hops: u32,
+}
+
+impl Waiting {
+    /// No wait at all.
+    fn is_none(&self) -> bool {
+        self.due == 0
+    }
+}
+
+/// What follows for the webhook from a delivery's final failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The webhook is to be disabled for it.
+    pub disable: Option<DisableReason>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// Why a message's body is none that we can read.
+#[derive(Debug, thiserror::Error)]
+pub enum FormError {
+    /// A newer version of Fanfare wrote it.
+    #[error("message of version {0}, and this program reads up to {VERSION}: upgrade it")]
+    Newer(i32),
+    /// It is no batch.
+    #[error("message is no batch of events: {0}")]
+    NotABatch(#[from] serde_json::Error),
+}
+
+impl Batch {
+    /// Reads a message's body of the given version (absent: the first).
+    pub fn read(version: Option<i32>, body: &[u8]) -> Result<Self, FormError> {
+        match version {
+            Some(newer) if newer > VERSION => Err(FormError::Newer(newer)),
+            _ => Ok(serde_json::from_slice(body)?),
+        }
+    }
+}
+
+impl EventItem {
+    /// This event with other deliveries.
+    pub fn with(&self, deliveries: Vec<DeliveryItem>) -> Self {
+        Self { deliveries, ..self.clone() }
+    }
+
+    /// The id of one of its deliveries.
+    pub fn delivery_id(&self, delivery: &DeliveryItem) -> DeliveryId {
+        DeliveryId { event: self.id, webhook: delivery.webhook.clone(), replay: delivery.replay.clone() }
+    }
+
+    /// As a batch's member, to be joined with others without being parsed again.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("names are strings and the event is JSON already")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_reads_back_as_written_and_keeps_the_events_bytes() {
+        let body = br#"{"events":[{"tenant":"acme","id":"01K3V7M2Z8Q4R6T1W9X0Y5B3CD","accepted":5,"config":2,"event":{"n": 1.50},"deliveries":[{"webhook":"65f0c2a91b7e4d3388aa01ff","attempt":2,"shape":"a:full","waiting":{"since":1,"due":9,"hops":1}}]}]}"#;
+        let batch = Batch::read(Some(1), body).unwrap();
+        assert_eq!(batch.events[0].event.as_ref().unwrap().get(), r#"{"n": 1.50}"#);
+        let delivery = &batch.events[0].deliveries[0];
+        assert_eq!((delivery.attempt, delivery.epoch, delivery.waiting.due), (2, 0, 9));
+        assert_eq!(serde_json::to_vec(&batch).unwrap(), body);
+    }
+
+    #[test]
+    fn a_newer_form_is_not_guessed_at() {
+        assert!(matches!(Batch::read(Some(2), b"{}"), Err(FormError::Newer(2))));
+        assert!(matches!(Batch::read(None, b"[]"), Err(FormError::NotABatch(_))));
+    }
+}

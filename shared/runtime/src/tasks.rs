@@ -1,0 +1,150 @@
+//! A service's life: start, run, drain, end. A task has a name, and a shutdown says whose work is late.
+
+use std::{collections::HashMap, future::Future, io::IsTerminal, time::Duration};
+
+use anyhow::Context;
+use prometheus::{IntGaugeVec, Opts, Registry};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::{Id, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    admin::{self, Health, Phase},
+    settings::{Service, Settings, TelemetrySettings},
+};
+
+/// The tasks of a process, and what they share.
+pub struct Tasks {
+    tasks: JoinSet<anyhow::Result<()>>,
+    names: HashMap<Id, &'static str>,
+    stop: CancellationToken,
+    grace: Duration,
+    health: Health,
+    registry: Registry,
+}
+
+/// Sets up telemetry, signals and the admin port, which answers while the rest still waits for its dependencies.
+pub async fn start(service: Service, settings: &Settings) -> anyhow::Result<Tasks> {
+    telemetry(&settings.telemetry)?;
+    // Two crates bring rustls: the process decides for both which cryptography it uses.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        anyhow::bail!("a TLS provider is installed already");
+    }
+    let registry = Registry::new();
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+    let build = IntGaugeVec::new(
+        Opts::new("fanfare_build_info", "The build that runs: always 1."),
+        &["service", "version", "revision"],
+    )?;
+    build
+        .with_label_values(&[
+            service.name(),
+            env!("CARGO_PKG_VERSION"),
+            option_env!("FANFARE_REVISION").unwrap_or("unknown"),
+        ])
+        .set(1);
+    registry.register(Box::new(build))?;
+    let health = Health::new(service.name(), &registry)?;
+    let stop = CancellationToken::new();
+    let mut signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (signalled, draining) = (stop.clone(), health.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = signals.0.recv() => {}
+            _ = signals.1.recv() => {}
+        }
+        tracing::info!("told to stop: finishing what is held");
+        draining.enter(Phase::Draining);
+        signalled.cancel();
+    });
+    let listener = admin::listen(settings.admin_listen(service)).await?;
+    tokio::spawn(admin::serve(listener, health.clone(), registry.clone()));
+    Ok(Tasks { tasks: JoinSet::new(), names: HashMap::new(), stop, grace: settings.shutdown.grace.0, health, registry })
+}
+
+impl Tasks {
+    /// Cancelled when the process is to take no more work.
+    pub fn stop(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// For telling how the process is.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Where metrics are registered.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Runs a task that ends when `stop` is cancelled, or with what the whole process cannot go on without.
+    pub fn spawn<F>(&mut self, name: &'static str, task: F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let handle = self.tasks.spawn(task);
+        self.names.insert(handle.id(), name);
+    }
+
+    /// Waits for a signal or the first task that ends; then lets all finish within the grace period.
+    pub async fn finish(mut self) -> anyhow::Result<()> {
+        if !self.stop.is_cancelled() {
+            self.health.enter(Phase::Ready);
+            tracing::info!("ready");
+        }
+        let mut result = Ok(());
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            Some(ended) = self.tasks.join_next_with_id() => {
+                result = self.note(ended).and_then(|name| {
+                    if self.stop.is_cancelled() { Ok(()) } else { anyhow::bail!("`{name}` ended of itself") }
+                });
+                self.stop.cancel();
+            }
+        }
+        let deadline = tokio::time::sleep(self.grace);
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                ended = self.tasks.join_next_with_id() => match ended {
+                    None => return result,
+                    Some(ended) => result = result.and(self.note(ended).map(drop)),
+                },
+                () = &mut deadline => {
+                    let late: Vec<_> = self.names.values().collect();
+                    tracing::warn!(?late, "not finished within the grace period: the broker gives the rest to others");
+                    return result;
+                }
+            }
+        }
+    }
+
+    fn note(
+        &mut self,
+        ended: Result<(Id, anyhow::Result<()>), tokio::task::JoinError>,
+    ) -> anyhow::Result<&'static str> {
+        let (id, result) = match ended {
+            Ok((id, result)) => (id, result),
+            Err(error) => (error.id(), Err(error.into())),
+        };
+        let name = self.names.remove(&id).unwrap_or("a task");
+        result.with_context(|| format!("`{name}` failed"))?;
+        Ok(name)
+    }
+}
+
+fn telemetry(settings: &TelemetrySettings) -> anyhow::Result<()> {
+    let directives =
+        std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty()).unwrap_or_else(|| settings.log.clone());
+    let filter =
+        EnvFilter::try_new(&directives).with_context(|| format!("setting FANFARE_TELEMETRY__LOG: `{directives}`"))?;
+    let json =
+        settings.log_format.as_deref().map_or_else(|| !std::io::stderr().is_terminal(), |format| format == "json");
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let set = if json { builder.json().flatten_event(true).try_init() } else { builder.with_target(false).try_init() };
+    set.map_err(|error| anyhow::anyhow!("logging is set up already: {error}"))
+}

@@ -1,0 +1,220 @@
+//! A delivery in Redis: claimed before every attempt, completed after it (delivery.md, Redis, state).
+
+use std::time::Duration;
+
+use fanfare_domain::{DeliveryId, Span, TenantId};
+
+use crate::{
+    batched::{Batched, Shape, number, text},
+    blob,
+    redis_link::{Redis, Script, StoreError, prefix},
+};
+
+/// An attempt claimed this often without ever completing is poison: it takes its dispatchers down.
+const MOST_CLAIMS: u32 = 20;
+
+/// A delivery that wants to be attempted.
+#[derive(Debug)]
+pub struct ClaimRequest<'a> {
+    /// Whose it is.
+    pub tenant: &'a TenantId,
+    /// Which.
+    pub id: &'a DeliveryId,
+    /// The attempt to make, from 1.
+    pub attempt: u32,
+    /// The epoch of the message that asks.
+    pub epoch: u32,
+    /// What shapes its body.
+    pub shape: &'a str,
+    /// When its event was accepted, in unix milliseconds.
+    pub accepted_ms: u64,
+    /// Names this claim.
+    pub token: &'a str,
+}
+
+/// What a claim found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// The attempt is ours until the lease ends.
+    Go {
+        /// The webhook's revision now: what is in memory must be no older.
+        revision: u64,
+        /// Claims of this attempt before, which were not completed: it may have been made.
+        claimed_before: u32,
+        /// When the delivery's first attempt was claimed, in unix milliseconds.
+        first_attempt_ms: u64,
+    },
+    /// Not now: another has it, or the webhook's cap, rate or its receiver's wish is in the way.
+    Wait(Duration),
+    /// It is ahead of its message, and the message that drives it may be lost: publish it again.
+    Retry {
+        /// The attempt to come.
+        attempt: u32,
+        /// When, in unix milliseconds.
+        due_ms: u64,
+        /// Its epoch now.
+        epoch: u32,
+    },
+    /// It has failed for good, for this reason, and nobody has drawn the consequences: publish them again.
+    Ended(String),
+    /// Nothing to do: final, stale, held, or cancelled.
+    Nothing(&'static str),
+}
+
+/// How an attempt ended, for the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Delivered.
+    Delivered,
+    /// Another attempt is due then.
+    Retry {
+        /// In unix milliseconds.
+        due_ms: u64,
+        /// Nothing of the webhook goes for as long.
+        pause: Duration,
+    },
+    /// Failed for good.
+    Failed {
+        /// A word: `exhausted`, `gone`.
+        reason: &'static str,
+    },
+    /// No request was made after all.
+    Undone,
+}
+
+/// An attempt to be recorded.
+#[derive(Debug)]
+pub struct Attempted<'a> {
+    /// Whose it is.
+    pub tenant: &'a TenantId,
+    /// Which delivery.
+    pub id: &'a DeliveryId,
+    /// The claim it was made under.
+    pub token: &'a str,
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// How it ended.
+    pub verdict: &'a Verdict,
+    /// The attempt's entry in the log.
+    pub entry: String,
+}
+
+/// Whether an attempt counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// It does.
+    Yes,
+    /// The claim had passed to another: what came of it is not for us to say.
+    Late,
+}
+
+/// Deliveries, to the services that make and schedule attempts.
+#[derive(Clone)]
+pub struct Deliveries {
+    redis: Redis,
+    claim: Batched,
+    complete: Batched,
+    scheduled: Batched,
+}
+
+impl Deliveries {
+    /// Over `redis`: a claim holds for `lease`, a webhook without a cap of its own has `default_cap`.
+    pub fn new(redis: &Redis, lease: Duration, default_cap: u32, retention: Span) -> Self {
+        let start = |body, common, answers| {
+            Batched::start(redis.clone(), Shape { script: Script::new(body), common, leading: 0, answers })
+        };
+        let retention = retention.as_millis().to_string();
+        let claim =
+            vec![lease.as_millis().to_string(), default_cap.to_string(), MOST_CLAIMS.to_string(), retention.clone()];
+        Self {
+            redis: redis.clone(),
+            claim: start(include_str!("scripts/claim.lua"), claim, 5),
+            complete: start(include_str!("scripts/complete.lua"), vec![retention], 1),
+            scheduled: start(include_str!("scripts/scheduled.lua"), Vec::new(), 0),
+        }
+    }
+
+    /// Claims a delivery for one attempt.
+    pub async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Claim, StoreError> {
+        let args = vec![
+            request.id.event.to_string().into_bytes(),
+            request.id.within_event().into_bytes(),
+            request.id.webhook.as_str().as_bytes().to_vec(),
+            request.attempt.to_string().into_bytes(),
+            request.epoch.to_string().into_bytes(),
+            request.shape.as_bytes().to_vec(),
+            request.accepted_ms.to_string().into_bytes(),
+            request.token.as_bytes().to_vec(),
+        ];
+        let answer = self.claim.call(request.tenant, args).await?;
+        Ok(match text(answer.first())?.as_str() {
+            "go" => Claim::Go {
+                revision: number(answer.get(1))?,
+                claimed_before: number(answer.get(2))?,
+                first_attempt_ms: number(answer.get(3))?,
+            },
+            "wait" => Claim::Wait(Duration::from_millis(number(answer.get(1))?)),
+            "retry" => Claim::Retry {
+                attempt: number(answer.get(1))?,
+                due_ms: number(answer.get(2))?,
+                epoch: number(answer.get(3))?,
+            },
+            "ended" => Claim::Ended(text(answer.get(1))?),
+            "done" => Claim::Nothing("done"),
+            "stale" => Claim::Nothing("stale"),
+            "held" => Claim::Nothing("held"),
+            "cancelled" => Claim::Nothing("cancelled"),
+            other => return Err(StoreError::Odd(format!("`{other}` for a claim"))),
+        })
+    }
+
+    /// Records an attempt.
+    pub async fn complete(&self, attempted: &Attempted<'_>) -> Result<Recorded, StoreError> {
+        let (verdict, due_ms, reason, pause) = match attempted.verdict {
+            Verdict::Delivered => ("d", 0, "-", Duration::ZERO),
+            Verdict::Retry { due_ms, pause } => ("r", *due_ms, "-", *pause),
+            Verdict::Failed { reason } => ("f", 0, *reason, Duration::ZERO),
+            Verdict::Undone => ("u", 0, "-", Duration::ZERO),
+        };
+        let args = vec![
+            attempted.id.event.to_string().into_bytes(),
+            attempted.id.within_event().into_bytes(),
+            attempted.id.webhook.as_str().as_bytes().to_vec(),
+            attempted.token.as_bytes().to_vec(),
+            verdict.as_bytes().to_vec(),
+            due_ms.to_string().into_bytes(),
+            reason.as_bytes().to_vec(),
+            pause.as_millis().to_string().into_bytes(),
+            attempted.attempt.to_string().into_bytes(),
+            attempted.entry.clone().into_bytes(),
+        ];
+        match text(self.complete.call(attempted.tenant, args).await?.first())?.as_str() {
+            "recorded" => Ok(Recorded::Yes),
+            _ => Ok(Recorded::Late),
+        }
+    }
+
+    /// Notes that what comes next for a delivery is in its queue: an attempt due then, or, without, its end's consequences.
+    pub async fn scheduled(
+        &self,
+        tenant: &TenantId,
+        id: &DeliveryId,
+        attempt: u32,
+        due_ms: Option<u64>,
+    ) -> Result<(), StoreError> {
+        let args = vec![
+            id.event.to_string().into_bytes(),
+            id.within_event().into_bytes(),
+            attempt.to_string().into_bytes(),
+            due_ms.unwrap_or(0).to_string().into_bytes(),
+        ];
+        self.scheduled.call(tenant, args).await.map(drop)
+    }
+
+    /// The bytes of an event that was too large to travel with its deliveries; `None` where they are gone.
+    pub async fn event_body(&self, tenant: &TenantId, id: &DeliveryId) -> Result<Option<Vec<u8>>, StoreError> {
+        let key = format!("{}:e:{}", prefix(tenant.as_str()), id.event);
+        let stored: Option<Vec<u8>> = self.redis.run(redis::cmd("HGET").arg(key).arg("b")).await?;
+        stored.map(|stored| blob::unpack(&stored)).transpose()
+    }
+}

@@ -1,0 +1,169 @@
+//! An event in Redis: claimed once per id and window, its matches decided once (delivery.md, Redis, state).
+
+use fanfare_domain::{EventId, Span, TenantId, WebhookId};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    batched::{Batched, Shape, number, text},
+    blob,
+    redis_link::{Redis, Script, StoreError},
+};
+
+/// How long the first owner of an event may take from claim to confirm.
+const ACCEPT_LEASE_MS: u64 = 10_000;
+
+/// An event that wants to be accepted.
+#[derive(Debug)]
+pub struct Accepting<'a> {
+    /// Whose it is.
+    pub tenant: &'a TenantId,
+    /// The publisher's id and source: the idempotency key.
+    pub id: &'a str,
+    /// Where it happened.
+    pub source: &'a str,
+    /// Its type.
+    pub kind: &'a str,
+    /// Tells its content.
+    pub content_hash: &'a str,
+    /// The event as JSON.
+    pub json: &'a str,
+    /// Its id with us, if it is new.
+    pub candidate: EventId,
+}
+
+/// What became of an event's claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acceptance {
+    /// To be published under this id. Also where a first owner died before its publish was confirmed.
+    Publish {
+        /// The event's id with us.
+        event: EventId,
+        /// The tenant's configuration version now.
+        config: u64,
+    },
+    /// Accepted before.
+    Duplicate(EventId),
+    /// Somebody is publishing it right now.
+    Busy,
+    /// The same id was accepted with another content.
+    Conflict,
+}
+
+/// An event whose matches are to be recorded.
+#[derive(Debug)]
+pub struct Matching<'a> {
+    /// Whose it is.
+    pub tenant: &'a TenantId,
+    /// Which.
+    pub event: EventId,
+    /// When it was accepted, in unix milliseconds.
+    pub accepted_ms: u64,
+    /// Its type.
+    pub kind: &'a str,
+    /// The event as JSON, to be stored again where Redis has lost it.
+    pub json: &'a str,
+    /// The webhooks that match, each with the shape of its body.
+    pub matches: &'a [(WebhookId, String)],
+}
+
+/// Events, to the services that accept and match them.
+#[derive(Clone)]
+pub struct Events {
+    accept: Batched,
+    accepted: Batched,
+    release: Batched,
+    matched: Batched,
+}
+
+impl Events {
+    /// Over `redis`: events are taken once per `window`, and kept for `retention` after their last delivery has ended.
+    pub fn new(redis: &Redis, window: Span, retention: Span) -> Self {
+        let start = |body, common, leading, answers| {
+            Batched::start(redis.clone(), Shape { script: Script::new(body), common, leading, answers })
+        };
+        let accept = vec![ACCEPT_LEASE_MS.to_string(), window.as_millis().to_string()];
+        Self {
+            accept: start(include_str!("scripts/accept.lua"), accept, 1, 2),
+            accepted: start(include_str!("scripts/accepted.lua"), Vec::new(), 0, 0),
+            release: start(include_str!("scripts/release.lua"), Vec::new(), 0, 0),
+            matched: start(include_str!("scripts/matched.lua"), vec![retention.as_millis().to_string()], 0, 2),
+        }
+    }
+
+    /// Claims an event for publishing.
+    pub async fn accept(&self, event: &Accepting<'_>) -> Result<Acceptance, StoreError> {
+        let args = vec![
+            dedup_key(event.source, event.id).into_bytes(),
+            event.candidate.to_string().into_bytes(),
+            event.content_hash.as_bytes().to_vec(),
+            event.kind.as_bytes().to_vec(),
+            blob::pack(event.json.as_bytes()),
+        ];
+        let answer = self.accept.call(event.tenant, args).await?;
+        let config = number(answer.first())?;
+        let its = || text(answer.get(2))?.parse::<EventId>().map_err(|error| StoreError::Odd(error.to_string()));
+        match text(answer.get(1))?.as_str() {
+            "new" | "taken over" => Ok(Acceptance::Publish { event: its()?, config }),
+            "duplicate" => Ok(Acceptance::Duplicate(its()?)),
+            "busy" => Ok(Acceptance::Busy),
+            "conflict" => Ok(Acceptance::Conflict),
+            other => Err(StoreError::Odd(format!("`{other}` for an acceptance"))),
+        }
+    }
+
+    /// Notes that an event's publish is confirmed. Lazy: should it fail, the claim's lease ends and a re-use of the id is
+    /// published again, under the same ULID.
+    pub async fn accepted(&self, tenant: &TenantId, source: &str, id: &str, event: EventId) -> Result<(), StoreError> {
+        self.accepted
+            .call(tenant, vec![dedup_key(source, id).into_bytes(), event.to_string().into_bytes()])
+            .await
+            .map(drop)
+    }
+
+    /// Gives a claim back whose publish failed, so that the publisher's next try need not wait.
+    pub async fn release(&self, tenant: &TenantId, source: &str, id: &str, event: EventId) -> Result<(), StoreError> {
+        self.release
+            .call(tenant, vec![dedup_key(source, id).into_bytes(), event.to_string().into_bytes()])
+            .await
+            .map(drop)
+    }
+
+    /// Records an event's matches, and returns those in force: what was decided first stands.
+    pub async fn matched(&self, event: &Matching<'_>) -> Result<Vec<(WebhookId, String)>, StoreError> {
+        let matches: Vec<String> = event.matches.iter().map(|(webhook, shape)| format!("{webhook}={shape}")).collect();
+        let matches = matches.join(" ");
+        for stored in [Vec::new(), blob::pack(event.json.as_bytes())] {
+            let args = vec![
+                event.event.to_string().into_bytes(),
+                event.accepted_ms.to_string().into_bytes(),
+                event.kind.as_bytes().to_vec(),
+                stored,
+                matches.clone().into_bytes(),
+            ];
+            let answer = self.matched.call(event.tenant, args).await?;
+            match text(answer.first())?.as_str() {
+                "decided" => return Ok(event.matches.to_vec()),
+                "known" => return parse_matches(&text(answer.get(1))?),
+                _ => {} // Redis does not have the event's body: once more, with it
+            }
+        }
+        Err(StoreError::Odd("an event's record that can be neither found nor made".to_owned()))
+    }
+}
+
+fn dedup_key(source: &str, id: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(source);
+    hash.update([0]);
+    hash.update(id);
+    fanfare_domain::hex(&hash.finalize()[..16])
+}
+
+pub(crate) fn parse_matches(text: &str) -> Result<Vec<(WebhookId, String)>, StoreError> {
+    let odd = || StoreError::Odd(format!("`{text}` for a match list"));
+    let pair = |part: &str| {
+        let (webhook, shape) = part.split_once('=').ok_or_else(odd)?;
+        Ok((webhook.parse().map_err(|_| odd())?, shape.to_owned()))
+    };
+    text.split(' ').filter(|part| !part.is_empty()).map(pair).collect()
+}

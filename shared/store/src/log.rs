@@ -1,0 +1,388 @@
+//! What happened, for people: deliveries with their attempts, events with their deliveries. Behind one trait, so that
+//! where and how it is kept can change.
+//!
+//! Until it is compacted into blocks, the log is read from the hot records themselves, which expire a retention after
+//! their last delivery has ended.
+
+use std::{collections::HashMap, future::Future};
+
+use fanfare_domain::{DeliveryId, EventId, Span, TenantId, WebhookId};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    blob,
+    events::parse_matches,
+    redis_link::{Redis, StoreError, prefix},
+};
+
+/// Events looked at for one page at most; the page is short then, and its cursor goes on.
+const EVENTS_PER_PAGE: usize = 1_000;
+/// Events read in one go.
+const EVENTS_PER_READ: usize = 100;
+
+/// How a delivery stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// An attempt is under way or to come.
+    Pending,
+    /// Kept back.
+    Held,
+    /// Done.
+    Delivered,
+    /// Given up.
+    Failed,
+    /// Not wanted any more.
+    Cancelled,
+}
+
+/// A delivery, as shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryView {
+    /// Which.
+    pub id: DeliveryId,
+    /// Its event's type.
+    pub event_type: String,
+    /// How it stands.
+    pub state: State,
+    /// Attempts made and recorded.
+    pub attempts: u32,
+    /// When its event was accepted, in unix milliseconds.
+    pub created_ms: u64,
+    /// When it ended.
+    pub ended_ms: Option<u64>,
+    /// When its next attempt is due.
+    pub due_ms: Option<u64>,
+    /// An attempt is under way.
+    pub sending: bool,
+    /// Why it ended or is held, a word.
+    pub reason: Option<String>,
+    /// What shapes its body: catalog digest and payload form.
+    pub shape: String,
+}
+
+/// An attempt as logged, form 1. Bodies of requests are rendered again; secrets are masked before they come here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptEntry {
+    /// The stored form.
+    pub v: u32,
+    /// When it began, in unix milliseconds.
+    pub at: u64,
+    /// How long it took, in milliseconds.
+    pub ms: u64,
+    /// What went wrong, for people; absent where an answer came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The request's method.
+    pub method: String,
+    /// The request's URL.
+    pub url: String,
+    /// The request's headers, masked.
+    pub headers: Vec<(String, String)>,
+    /// The answer's status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// The answer's headers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answer_headers: Vec<(String, String)>,
+    /// The answer's body, its first 16 KiB.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub answer_body: String,
+}
+
+/// An event, as shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventView {
+    /// Its id with us.
+    pub id: EventId,
+    /// Its type.
+    pub kind: String,
+    /// When it was accepted, in unix milliseconds.
+    pub accepted_ms: u64,
+    /// The event itself, as JSON; empty where it is gone.
+    pub json: Vec<u8>,
+    /// Its matches are decided.
+    pub fanned_out: bool,
+    /// Its deliveries.
+    pub deliveries: Vec<DeliveryView>,
+}
+
+/// Which deliveries a list holds.
+#[derive(Debug, Clone, Default)]
+pub struct DeliveryFilter {
+    /// Of this webhook.
+    pub webhook: Option<WebhookId>,
+    /// Of this event.
+    pub event: Option<EventId>,
+    /// Of this event type.
+    pub event_type: Option<String>,
+    /// That stand so.
+    pub state: Option<State>,
+    /// Of events accepted no earlier, in unix milliseconds.
+    pub from_ms: Option<u64>,
+    /// Of events accepted before.
+    pub to_ms: Option<u64>,
+}
+
+/// A part of a list, and where the rest begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// Newest first.
+    pub items: Vec<T>,
+    /// For the next page; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// Reads what happened.
+pub trait Log: Send + Sync {
+    /// A tenant's deliveries, newest first; may be short while there is a next page.
+    fn deliveries(
+        &self,
+        tenant: &TenantId,
+        filter: &DeliveryFilter,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Page<DeliveryView>, StoreError>> + Send;
+    /// A delivery with its attempts, and its event's bytes.
+    fn delivery(
+        &self,
+        tenant: &TenantId,
+        id: &DeliveryId,
+    ) -> impl Future<Output = Result<Option<(DeliveryView, Vec<AttemptEntry>, Vec<u8>)>, StoreError>> + Send;
+    /// A tenant's events, newest first.
+    fn events(
+        &self,
+        tenant: &TenantId,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Page<EventView>, StoreError>> + Send;
+    /// An event with its deliveries.
+    fn event(
+        &self,
+        tenant: &TenantId,
+        id: EventId,
+    ) -> impl Future<Output = Result<Option<EventView>, StoreError>> + Send;
+}
+
+/// The log read from the hot records.
+#[derive(Clone)]
+pub struct HotLog {
+    redis: Redis,
+    retention_ms: u64,
+}
+
+impl HotLog {
+    /// Over `redis`, telling of deliveries that ended within `retention`.
+    pub fn new(redis: &Redis, retention: Span) -> Self {
+        Self { redis: redis.clone(), retention_ms: retention.as_millis() }
+    }
+
+    /// A stretch of the tenant's log, newest first, up to and without the entry `before`.
+    async fn stretch(&self, tenant: &TenantId, before: Option<&str>) -> Result<Vec<(String, EventView)>, StoreError> {
+        let prefix = prefix(tenant.as_str());
+        let end = before.map_or_else(|| "+".to_owned(), |id| format!("({id}"));
+        let mut command = redis::cmd("XREVRANGE");
+        command.arg(format!("{prefix}:log")).arg(end).arg("-").arg("COUNT").arg(EVENTS_PER_READ);
+        let entries: Vec<(String, HashMap<String, String>)> = self.redis.run(&command).await?;
+        let mut pipeline = redis::pipe();
+        for (_, entry) in &entries {
+            pipeline.cmd("HGETALL").arg(format!("{prefix}:e:{}", entry.get("e").map_or("", String::as_str)));
+        }
+        let hashes: Vec<HashMap<String, Vec<u8>>> =
+            if entries.is_empty() { Vec::new() } else { self.redis.run_all(&pipeline).await? };
+        let mut stretch = Vec::with_capacity(entries.len());
+        for ((at, entry), hash) in entries.into_iter().zip(hashes) {
+            let id = entry.get("e").and_then(|id| id.parse::<EventId>().ok());
+            let id = id.ok_or_else(|| StoreError::Odd(format!("log entry {at} names no event")))?;
+            let placeholder = EventView {
+                id,
+                kind: String::new(),
+                accepted_ms: 0,
+                json: Vec::new(),
+                fanned_out: false,
+                deliveries: Vec::new(),
+            };
+            stretch.push((at, self.view(id, &hash)?.unwrap_or(placeholder)));
+        }
+        Ok(stretch)
+    }
+
+    fn view(&self, id: EventId, hash: &HashMap<String, Vec<u8>>) -> Result<Option<EventView>, StoreError> {
+        if hash.is_empty() {
+            return Ok(None);
+        }
+        let text = |name: &str| hash.get(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let kind = text("t").unwrap_or_default();
+        let matched = text("m");
+        let mut deliveries = Vec::new();
+        for (webhook, _) in
+            parse_matches(matched.as_deref().unwrap_or_default())?.into_iter().chain(beside(text("x").as_deref()))
+        {
+            let field = webhook.to_string();
+            if let Some(view) =
+                text(&field).map(|record| parse_record(&DeliveryId::first(id, webhook), &kind, &record)).transpose()?
+            {
+                let kept = view.ended_ms.is_none_or(|ended| ended + self.retention_ms > now_ms());
+                if kept && !deliveries.iter().any(|other: &DeliveryView| other.id == view.id) {
+                    deliveries.push(view);
+                }
+            }
+        }
+        let json = hash.get("b").map(|stored| blob::unpack(stored)).transpose()?.unwrap_or_default();
+        let accepted_ms = text("s").and_then(|ms| ms.parse().ok()).unwrap_or(0);
+        Ok(Some(EventView { id, kind, accepted_ms, json, fanned_out: matched.is_some(), deliveries }))
+    }
+
+    async fn hash(&self, tenant: &TenantId, id: EventId) -> Result<HashMap<String, Vec<u8>>, StoreError> {
+        self.redis.run(redis::cmd("HGETALL").arg(format!("{}:e:{id}", prefix(tenant.as_str())))).await
+    }
+}
+
+impl Log for HotLog {
+    async fn deliveries(
+        &self,
+        tenant: &TenantId,
+        filter: &DeliveryFilter,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<DeliveryView>, StoreError> {
+        if let Some(event) = filter.event {
+            let items = self.event(tenant, event).await?.map(|event| event.deliveries).unwrap_or_default();
+            return Ok(Page { items: items.into_iter().filter(|view| fits(view, filter)).collect(), next: None });
+        }
+        // A cursor names the last entry seen whole, and how many of the next one's deliveries are behind us.
+        let (mut before, mut skip) = match cursor.map(|cursor| cursor.rsplit_once('.').unwrap_or((cursor, "0"))) {
+            Some((at, skip)) => (Some(at.to_owned()).filter(|at| !at.is_empty()), skip.parse().unwrap_or(0)),
+            None => (None, 0_usize),
+        };
+        let (mut items, mut seen) = (Vec::new(), 0);
+        loop {
+            let stretch = self.stretch(tenant, before.as_deref()).await?;
+            let end = stretch.len() < EVENTS_PER_READ;
+            for (at, event) in stretch {
+                for (index, view) in event.deliveries.iter().enumerate().skip(std::mem::take(&mut skip)) {
+                    if items.len() == limit {
+                        return Ok(Page { items, next: Some(format!("{}.{index}", before.unwrap_or_default())) });
+                    }
+                    if fits(view, filter) {
+                        items.push(view.clone());
+                    }
+                }
+                before = Some(at);
+                seen += 1;
+            }
+            if end {
+                return Ok(Page { items, next: None });
+            }
+            if seen >= EVENTS_PER_PAGE || items.len() == limit {
+                return Ok(Page { items, next: before.map(|at| format!("{at}.0")) });
+            }
+        }
+    }
+
+    async fn delivery(
+        &self,
+        tenant: &TenantId,
+        id: &DeliveryId,
+    ) -> Result<Option<(DeliveryView, Vec<AttemptEntry>, Vec<u8>)>, StoreError> {
+        let hash = self.hash(tenant, id.event).await?;
+        let field = id.within_event();
+        let Some(record) = hash.get(&field) else { return Ok(None) };
+        let kind = hash.get("t").map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
+        let view = parse_record(id, &kind, &String::from_utf8_lossy(record))?;
+        if view.ended_ms.is_some_and(|ended| ended + self.retention_ms <= now_ms()) {
+            return Ok(None);
+        }
+        let mut attempts = Vec::new();
+        for number in 1..=view.attempts {
+            if let Some(entry) = hash.get(&format!("{field}.{number}")) {
+                attempts.push(serde_json::from_slice(entry).map_err(|error| StoreError::Odd(error.to_string()))?);
+            }
+        }
+        let event = hash.get("b").map(|stored| blob::unpack(stored)).transpose()?.unwrap_or_default();
+        Ok(Some((view, attempts, event)))
+    }
+
+    async fn events(
+        &self,
+        tenant: &TenantId,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<EventView>, StoreError> {
+        let (mut items, mut before) = (Vec::new(), cursor.map(str::to_owned));
+        loop {
+            let stretch = self.stretch(tenant, before.as_deref()).await?;
+            let end = stretch.len() < EVENTS_PER_READ;
+            for (at, event) in stretch {
+                if items.len() == limit {
+                    return Ok(Page { items, next: before });
+                }
+                before = Some(at);
+                if event.accepted_ms > 0 {
+                    items.push(event);
+                }
+            }
+            if end {
+                return Ok(Page { items, next: None });
+            }
+        }
+    }
+
+    async fn event(&self, tenant: &TenantId, id: EventId) -> Result<Option<EventView>, StoreError> {
+        self.view(id, &self.hash(tenant, id).await?)
+    }
+}
+
+/// Deliveries that were brought back by their messages alone.
+fn beside(text: Option<&str>) -> Vec<(WebhookId, String)> {
+    let first = |part: &str| Some((part.split(['=', '_']).next()?.parse().ok()?, part.split_once('=')?.1.to_owned()));
+    text.unwrap_or_default().split(' ').filter_map(first).collect()
+}
+
+/// Reads a delivery's record, form 1 (scripts/prelude.lua).
+fn parse_record(id: &DeliveryId, kind: &str, record: &str) -> Result<DeliveryView, StoreError> {
+    let odd = || StoreError::Odd(format!("`{record}` for a delivery's record"));
+    let parts: Vec<&str> = record.split(' ').collect();
+    let ["1", state, _epoch, attempt, claims, lease, _token, due, _published, created, _first, ended, shape, reason] =
+        parts[..]
+    else {
+        return Err(odd());
+    };
+    let number = |text: &str| text.parse::<u64>().map_err(|_| odd());
+    let some = |text: &str| number(text).map(|ms| (ms > 0).then_some(ms));
+    let state = match state {
+        "p" => State::Pending,
+        "h" => State::Held,
+        "d" => State::Delivered,
+        "f" => State::Failed,
+        "c" => State::Cancelled,
+        _ => return Err(odd()),
+    };
+    let attempt = u32::try_from(number(attempt)?).map_err(|_| odd())?;
+    Ok(DeliveryView {
+        id: id.clone(),
+        event_type: kind.to_owned(),
+        state,
+        // The record names the attempt to come; a success is recorded under its own number.
+        attempts: if state == State::Delivered { attempt } else { attempt.saturating_sub(1) },
+        created_ms: number(created)?,
+        ended_ms: some(ended)?,
+        due_ms: if state == State::Pending { some(due)? } else { None },
+        sending: number(lease)? > now_ms() && number(claims)? > 0,
+        reason: (reason != "-").then(|| reason.to_owned()),
+        shape: shape.to_owned(),
+    })
+}
+
+fn fits(view: &DeliveryView, filter: &DeliveryFilter) -> bool {
+    filter.webhook.as_ref().is_none_or(|webhook| *webhook == view.id.webhook)
+        && filter.event_type.as_ref().is_none_or(|kind| *kind == view.event_type)
+        && filter.state.is_none_or(|state| state == view.state)
+        && filter.from_ms.is_none_or(|from| view.created_ms >= from)
+        && filter.to_ms.is_none_or(|to| view.created_ms < to)
+}
+
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,134 @@
+-- Claims deliveries before their attempts: no two at once, none after a success (delivery.md, Redis, state: Claim).
+-- ARGV: lease ms, cap where a webhook has none, most claims of one attempt, retention ms, then per delivery: ulid, field
+--   (webhook, or webhook_r<job>), webhook, attempt, epoch, shape, accepted ms, token
+-- Returns per delivery five values: verdict, and
+--   go: revision, claims before this one, first attempt ms, -      wait: ms, -, -, -
+--   retry (its message may be lost): attempt, due ms, epoch, -    ended (its consequences are not drawn): reason, -, -, -
+--   done | stale | held | cancelled | poison | paused: -, -, -, -
+local version = config_version()
+if not version then return redis.error_reply(LOST) end
+local lease, default_cap, most_claims, retention = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local answers = {}
+local function answer(verdict, a, b, c, d)
+  local at = #answers
+  answers[at + 1], answers[at + 2], answers[at + 3], answers[at + 4], answers[at + 5] =
+    verdict, tostring(a or ''), tostring(b or ''), tostring(c or ''), tostring(d or '')
+end
+
+-- What is in force for a webhook, read once per call: revision, on, cap, rate, and what is under way.
+local webhooks = {}
+local function webhook(id)
+  local w = webhooks[id]
+  if w == nil then
+    local text = redis.call('HGET', P .. ':wc', id)
+    if text then
+      local revision, on, cap, rate = string.match(text, '^1 (%d+) (%d) (%d+) (%d+)$')
+      local flying = P .. ':fly:' .. id
+      redis.call('ZREMRANGEBYSCORE', flying, '-inf', now)
+      cap = tonumber(cap)
+      if cap == 0 then cap = default_cap end
+      w = {
+        revision = revision, on = on == '1', rate = tonumber(rate), flying = flying,
+        room = cap - redis.call('ZCARD', flying), pause = tonumber(redis.call('GET', P .. ':pause:' .. id) or 0),
+      }
+    else
+      w = false
+    end
+    webhooks[id] = w
+  end
+  return w
+end
+
+-- Attempts per second, evenly: the time of the next one allowed, in microseconds (a leaky bucket of one second's room).
+local function over_rate(id, rate)
+  local key = P .. ':rate:' .. id
+  local step = 1000000 / rate
+  local at = tonumber(time[1]) * 1000000 + tonumber(time[2])
+  local next_at = math.max(tonumber(redis.call('GET', key) or 0), at - 1000000 + step)
+  if next_at > at then return math.ceil((next_at - at) / 1000) end
+  redis.call('SET', key, string.format('%.0f', next_at + step), 'PX', 3000)
+  return false
+end
+
+for i = 5, #ARGV, 8 do
+  local ulid, field, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local attempt, epoch = tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
+  local event = P .. ':e:' .. ulid
+  local text = redis.call('HGET', event, field)
+  local r
+  if text then
+    r = read(text)
+  else
+    -- The message outlived its record: brought back.
+    r = fresh(ARGV[i + 6], ARGV[i + 5])
+    r.attempt, r.epoch = attempt, epoch
+    redis.call('HSETNX', event, 's', ARGV[i + 6])
+    -- Not into the match list, which may still be decided by the event's own message: listed beside it.
+    local beside = redis.call('HGET', event, 'x')
+    redis.call('HSET', event, 'x', (beside and beside .. ' ' or '') .. field .. '=' .. ARGV[i + 5])
+    if not beside and redis.call('HEXISTS', event, 'm') == 0 then redis.call('XADD', P .. ':log', '*', 'e', ulid) end
+    redis.call('HINCRBY', event, 'n', 1)
+    redis.call('PERSIST', event)
+    redis.call('ZADD', P .. ':pend', ARGV[i + 6], ulid)
+    count('created', 1)
+    count('pending', 1)
+  end
+  if epoch > r.epoch then r.epoch = epoch end
+  -- The message knows of an attempt that Redis lost with its last seconds.
+  if attempt > r.attempt and r.state == 'p' then r.attempt, r.claims, r.published, r.lease = attempt, 0, '1', 0 end
+
+  if r.state == 'f' and r.published == '0' then
+    answer('ended', r.reason)
+  elseif r.state == 'd' or r.state == 'f' or r.state == 'c' then
+    answer('done')
+  elseif r.state == 'h' then
+    answer('held')
+  elseif epoch < r.epoch or attempt < r.attempt then
+    if r.published == '0' then answer('retry', r.attempt, string.format('%.0f', r.due), r.epoch) else answer('stale') end
+  elseif r.lease > now then
+    answer('wait', string.format('%.0f', r.lease - now))
+  else
+    local w = webhook(id)
+    if not w then
+      r.state, r.final, r.reason, r.lease = 'c', string.format('%.0f', now), 'webhook_deleted', 0
+      count('pending', -1)
+      count('cancelled', 1)
+      redis.call('HSET', event, field, written(r))
+      close(event, ulid, retention)
+      answer('cancelled')
+    elseif not w.on then
+      r.state, r.lease, r.reason = 'h', 0, 'webhook_off'
+      count('pending', -1)
+      count('held', 1)
+      redis.call('HSET', event, field, written(r))
+      redis.call('ZADD', P .. ':held:' .. id, r.created, ulid .. '_' .. field)
+      answer('held')
+    elseif r.claims >= most_claims then
+      r.state, r.final, r.reason, r.lease, r.published = 'f', string.format('%.0f', now), 'poison', 0, '0'
+      count('pending', -1)
+      count('failed', 1)
+      redis.call('HSET', event, field, written(r))
+      close(event, ulid, retention)
+      answer('ended', 'poison')
+    elseif w.pause > now then
+      answer('wait', string.format('%.0f', w.pause - now))
+    elseif w.room <= 0 then
+      answer('wait', 250)
+    else
+      local wait = w.rate > 0 and over_rate(id, w.rate)
+      if wait then
+        answer('wait', wait)
+      else
+        local before = r.claims
+        r.lease, r.token, r.claims = now + lease, ARGV[i + 7], before + 1
+        if r.first == '0' then r.first = string.format('%.0f', now) end
+        w.room = w.room - 1
+        redis.call('HSET', event, field, written(r))
+        redis.call('ZADD', w.flying, r.lease, ulid .. '_' .. field)
+        answer('go', w.revision, before, r.first)
+      end
+    end
+  end
+end
+write_ledger()
+return answers

@@ -1,0 +1,56 @@
+-- Records attempts (delivery.md, Redis, state: Complete). A late completion may only turn the state to delivered.
+-- ARGV: retention ms, then per delivery: ulid, field, webhook, token, verdict (d delivered, r retry, f failed, u undone),
+--   due ms, reason, pause of the whole webhook ms, attempt made, the attempt's log entry
+-- Returns per delivery: recorded | late
+local version = config_version()
+if not version then return redis.error_reply(LOST) end
+local retention = tonumber(ARGV[1])
+local answers = {}
+local names = { p = 'pending', h = 'held', f = 'failed', c = 'cancelled' }
+for i = 2, #ARGV, 10 do
+  local ulid, field, id, token, verdict = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+  local event = P .. ':e:' .. ulid
+  local text = redis.call('HGET', event, field)
+  local r = text and read(text)
+  local mine = r and r.token == token and r.lease > 0
+  -- Another's lease may stand under the same name: only the own one is given back.
+  if mine or not r then redis.call('ZREM', P .. ':fly:' .. id, ulid .. '_' .. field) end
+  if not r or (not mine and (verdict ~= 'd' or r.state == 'd')) then
+    answers[#answers + 1] = 'late'
+  else
+    local log = field .. '.' .. ARGV[i + 8]
+    r.lease, r.token = 0, '-'
+    if verdict == 'd' then
+      local before = r.state
+      r.state, r.final, r.claims, r.published, r.reason = 'd', string.format('%.0f', now), 0, '1', '-'
+      count(names[before], -1)
+      count('delivered', 1)
+      redis.call('HSET', event, field, written(r), log, ARGV[i + 9])
+      if before == 'p' or before == 'h' then close(event, ulid, retention) end
+      if before == 'h' then redis.call('ZREM', P .. ':held:' .. id, ulid .. '_' .. field) end
+    elseif verdict == 'r' then
+      -- Its message is on its way only when the scheduler says so.
+      r.attempt, r.claims, r.due, r.published = tonumber(ARGV[i + 8]) + 1, 0, tonumber(ARGV[i + 5]), '0'
+      redis.call('HSET', event, field, written(r), log, ARGV[i + 9])
+      local pause = tonumber(ARGV[i + 7])
+      if pause > 0 then
+        local known = tonumber(redis.call('GET', P .. ':pause:' .. id) or 0)
+        if now + pause > known then redis.call('SET', P .. ':pause:' .. id, string.format('%.0f', now + pause), 'PX', pause) end
+      end
+    elseif verdict == 'f' then
+      r.state, r.final, r.reason, r.claims, r.published = 'f', string.format('%.0f', now), ARGV[i + 6], 0, '0'
+      r.attempt = tonumber(ARGV[i + 8]) + 1
+      count('pending', -1)
+      count('failed', 1)
+      redis.call('HSET', event, field, written(r), log, ARGV[i + 9])
+      close(event, ulid, retention)
+    else
+      -- No request was made: the claim never was.
+      r.claims = math.max(0, r.claims - 1)
+      redis.call('HSET', event, field, written(r))
+    end
+    answers[#answers + 1] = 'recorded'
+  end
+end
+write_ledger()
+return answers

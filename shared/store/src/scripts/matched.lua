@@ -1,0 +1,51 @@
+-- Decides an event's match list, once; a redelivery gets what was decided. Makes the deliveries' records.
+-- ARGV: retention ms, then per event: ulid, accepted ms, type, stored event ('' where it should be there), matches as
+--   `webhook=shape` with blanks between
+-- Returns per event: decided | known | bodyless, and the match list in force
+local version = config_version()
+if not version then return redis.error_reply(LOST) end
+local retention = tonumber(ARGV[1])
+local answers = {}
+for i = 2, #ARGV, 5 do
+  local ulid, accepted, kind, stored, matches = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+  local event = P .. ':e:' .. ulid
+  local there = redis.call('HMGET', event, 'm', 's')
+  if there[1] then
+    answers[#answers + 1] = 'known'
+    answers[#answers + 1] = there[1]
+  elseif not there[2] and stored == '' then
+    -- Redis has lost its last seconds: the caller gives the event once more.
+    answers[#answers + 1] = 'bodyless'
+    answers[#answers + 1] = ''
+  else
+    local fields = { 'm', matches, 't', kind, 's', accepted }
+    if not there[2] then
+      fields[#fields + 1] = 'b'
+      fields[#fields + 1] = stored
+    end
+    local made = 0
+    for webhook, shape in string.gmatch(matches, '(%x+)=(%S+)') do
+      fields[#fields + 1] = webhook
+      fields[#fields + 1] = written(fresh(accepted, shape))
+      made = made + 1
+    end
+    fields[#fields + 1] = 'n'
+    fields[#fields + 1] = made
+    for from = 1, #fields, 1000 do
+      redis.call('HSET', event, unpack(fields, from, math.min(from + 999, #fields)))
+    end
+    redis.call('XADD', P .. ':log', 'MINID', '~', string.format('%.0f', math.max(0, now - retention - 2592000000)), '*', 'e', ulid)
+    redis.call('ZREM', P .. ':open', ulid)
+    if made > 0 then
+      redis.call('ZADD', P .. ':pend', accepted, ulid)
+      count('created', made)
+      count('pending', made)
+    else
+      redis.call('PEXPIRE', event, retention)
+    end
+    answers[#answers + 1] = 'decided'
+    answers[#answers + 1] = matches
+  end
+end
+write_ledger()
+return answers
