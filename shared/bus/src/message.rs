@@ -95,6 +95,23 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+/// A request that the api wants made now (`fanfare.probes`); the answer is the attempt as logged.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Probe {
+    /// Whose webhook.
+    pub tenant: TenantId,
+    /// Which webhook.
+    pub webhook: WebhookId,
+    /// The revision it has: what is known must be no older.
+    pub revision: u64,
+    /// The event to send, as accepted events are.
+    pub event: Box<RawValue>,
+    /// An id for the request.
+    pub id: EventId,
+    /// What shapes its body.
+    pub shape: String,
+}
+
 /// Why a message's body is none that we can read.
 #[derive(Debug, thiserror::Error)]
 pub enum FormError {

@@ -133,9 +133,10 @@ pub(crate) fn parse<'s>(text: &'s str, globals: &mut Vec<&'s str>) -> Checked<'s
 }
 
 /// The definitions that templates stand on: jaq's and our own.
-pub(crate) fn definitions() -> impl Iterator<Item = Def<&'static str>> {
+pub(crate) fn definitions<'s>() -> impl Iterator<Item = Def<&'s str>> {
     let own = jaq_core::load::parse(OWN_DEFINITIONS, |parser| parser.defs()).expect("the definitions above are jq");
-    jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs()).chain(own)
+    let all = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs()).chain(own);
+    all.map(|def| -> Def<&'s str> { def })
 }
 
 fn refuse<'s, T>(at: Option<&'s str>, why: impl Into<String>) -> Checked<'s, T> {

@@ -1,7 +1,11 @@
 //! What an event type's JSON Schema says against an event, in the API's words.
 
 use fanfare_domain::FieldError;
-use jsonschema::{Draft, PatternOptions, ValidationError, Validator, error::ValidationErrorKind as Kind};
+use jsonschema::{
+    Draft, PatternOptions, ValidationError, Validator,
+    error::{TypeKind, ValidationErrorKind as Kind},
+    types::JsonType,
+};
 use serde_json::Value;
 
 /// The most errors told of one event.
@@ -48,7 +52,10 @@ fn told(error: &ValidationError<'_>) -> FieldError {
             field = if field.is_empty() { missing.to_owned() } else { format!("{field}.{missing}") };
             "is required".to_owned()
         }
-        Kind::Type { .. } => told_type(&error.masked().to_string()),
+        Kind::Type { kind: TypeKind::Single(kind) } => format!("must be of type {kind}"),
+        Kind::Type { kind: TypeKind::Multiple(kinds) } => {
+            format!("must be of type {}", kinds.iter().map(JsonType::as_str).collect::<Vec<_>>().join(" or "))
+        }
         Kind::Enum { options } => format!("must be one of {}", list(options)),
         Kind::Constant { expected_value } => format!("must be {expected_value}"),
         Kind::Format { format } => format!("must be in the format `{format}`"),
@@ -65,12 +72,6 @@ fn told(error: &ValidationError<'_>) -> FieldError {
         _ => error.masked_with("the value").to_string(),
     };
     FieldError::new(field, message.chars().take(MAX_MESSAGE_CHARS).collect::<String>())
-}
-
-/// `value is not of types "null", "string"` becomes `must be null or string`.
-fn told_type(masked: &str) -> String {
-    let types: Vec<&str> = masked.split('"').skip(1).step_by(2).collect();
-    format!("must be of type {}", types.join(" or "))
 }
 
 /// A JSON Pointer as the API writes places: `/data/items/0/sku` is `data.items[0].sku`.

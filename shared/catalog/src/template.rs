@@ -78,7 +78,7 @@ impl Template {
     ) -> Result<Val, RenderError> {
         let fuel = Cell::new(BASE_FUEL + FUEL_PER_BYTE * event_bytes as u64);
         let values = self.globals.iter().map(|&name| global(name)).collect::<Result<Vec<_>, _>>()?;
-        let context = Ctx::new(Run { code: &self.filter.lut, fuel: &fuel }, Vars::new(values));
+        let context = Ctx::<Metered>::new(Run { code: &self.filter.lut, fuel: &fuel }, Vars::new(values));
         let first = self.filter.id.run((context, event)).next();
         match first {
             Some(Ok(value)) => Ok(value),

@@ -61,6 +61,17 @@ pub struct DeliveryView {
     pub shape: String,
 }
 
+/// A delivery with all that is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryDetail {
+    /// The delivery.
+    pub view: DeliveryView,
+    /// Its attempts, in order.
+    pub attempts: Vec<AttemptEntry>,
+    /// Its event as JSON, from which its body is rendered; empty where it is gone.
+    pub event: Vec<u8>,
+}
+
 /// An attempt as logged, form 1. Bodies of requests are rendered again; secrets are masked before they come here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptEntry {
@@ -148,7 +159,7 @@ pub trait Log: Send + Sync {
         &self,
         tenant: &TenantId,
         id: &DeliveryId,
-    ) -> impl Future<Output = Result<Option<(DeliveryView, Vec<AttemptEntry>, Vec<u8>)>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Option<DeliveryDetail>, StoreError>> + Send;
     /// A tenant's events, newest first.
     fn events(
         &self,
@@ -280,11 +291,7 @@ impl Log for HotLog {
         }
     }
 
-    async fn delivery(
-        &self,
-        tenant: &TenantId,
-        id: &DeliveryId,
-    ) -> Result<Option<(DeliveryView, Vec<AttemptEntry>, Vec<u8>)>, StoreError> {
+    async fn delivery(&self, tenant: &TenantId, id: &DeliveryId) -> Result<Option<DeliveryDetail>, StoreError> {
         let hash = self.hash(tenant, id.event).await?;
         let field = id.within_event();
         let Some(record) = hash.get(&field) else { return Ok(None) };
@@ -300,7 +307,7 @@ impl Log for HotLog {
             }
         }
         let event = hash.get("b").map(|stored| blob::unpack(stored)).transpose()?.unwrap_or_default();
-        Ok(Some((view, attempts, event)))
+        Ok(Some(DeliveryDetail { view, attempts, event }))
     }
 
     async fn events(
