@@ -1,1 +1,53 @@
-fn main() {}
+//! fanfare-scheduler: takes failures, lets retries wait in the broker's tiers, and draws a final failure's consequences.
+mod metrics; // what is counted
+mod outcomes; // failures: a wait begins, or a webhook is disabled
+mod waits; // a tier has ended: the next one, or the dispatcher
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use fanfare_bus::{Bus, topology};
+use fanfare_runtime::Service;
+use fanfare_store::{Configuration, Deliveries, Redis, Tenants};
+
+/// Messages of one queue at work at once.
+const PREFETCH: u16 = 256;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let settings = fanfare_runtime::settings(Service::Scheduler)?; // answers --help and --check-config itself
+    let mut tasks = fanfare_runtime::start(Service::Scheduler, &settings).await?;
+    let speed = settings.scheduler.speed;
+    if speed != 1 {
+        tracing::warn!(speed, "every retry delay is divided: for showing and testing only (FANFARE_SCHEDULER__SPEED)");
+    }
+    let redis = Redis::new(&settings.redis.connection()).context("setting FANFARE_REDIS__URL")?;
+    let Some(configuration) = Configuration::load(&redis, tasks.stop()).await else { return tasks.finish().await };
+    redis.check().await?;
+    let bus = match Bus::connect(settings.amqp.connection()?, "scheduler", tasks.stop()).await {
+        Err(fanfare_bus::BusError::Stopped) => return tasks.finish().await,
+        bus => bus.context("preparing the broker")?,
+    };
+    tasks.watch("amqp", bus.link(), |link| *link != fanfare_bus::Link::Away);
+    tasks.watch("redis", configuration.lost(), |lost| !lost);
+    let metrics = metrics::Metrics::register(tasks.registry())?;
+    let waits = Arc::new(waits::Waits { bus: bus.clone(), metrics: metrics.clone() });
+    let outcomes = Arc::new(outcomes::Outcomes {
+        records: Deliveries::new(&redis, settings.dispatcher.timeout.0, 1, settings.log.retention),
+        tenants: Tenants::new(&redis, &configuration),
+        waits: waits.clone(),
+        speed,
+        metrics,
+    });
+    let (failures, ended, stop) = (bus.clone(), bus, tasks.stop());
+    tasks.spawn("outcomes", async move {
+        failures.consume(topology::OUTCOMES, PREFETCH, &stop, |message| outcomes.clone().settle(message)).await;
+        Ok(())
+    });
+    let stop = tasks.stop();
+    tasks.spawn("due", async move {
+        ended.consume(topology::DUE, PREFETCH, &stop, |message| waits.clone().settle(message)).await;
+        Ok(())
+    });
+    tasks.finish().await
+}

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     future::Future,
+    time::Duration,
 };
 
 use futures::StreamExt;
@@ -15,7 +16,12 @@ use lapin::{
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{connection::Bus, message::VERSION_HEADER};
+use crate::{
+    connection::Bus,
+    message::{Batch, VERSION_HEADER},
+    publish::Route,
+    topology::DEAD,
+};
 
 /// A message to work on. Its ack is kept by the loop, so that the work cannot forget it.
 pub struct Message {
@@ -50,6 +56,23 @@ pub enum Settled {
 }
 
 impl Bus {
+    /// Reads a message's batch. What is none is kept in `fanfare.dead` for the operator; `None` then, to be acked.
+    pub async fn read(&self, message: &Message) -> Option<Batch> {
+        let why = match Batch::read(message.version(), &message.body) {
+            Ok(batch) => return Some(batch),
+            Err(why) => why,
+        };
+        tracing::error!(error = %why, routing_key = message.routing_key, "a message that cannot be read goes to fanfare.dead");
+        loop {
+            let body = message.body.clone();
+            match self.publisher().publish_whole(Route::queue(DEAD), body, message.properties.clone()).await {
+                Ok(()) => return None,
+                Err(error) => tracing::warn!(%error, "cannot keep a dead message: trying again"),
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
     /// Consumes `queue` until `stop`, with at most `prefetch` messages at work, then settles what is at work and returns.
     /// A lost connection is made again; what it had given out is given again by the broker.
     pub async fn consume<F, W>(&self, queue: &str, prefetch: u16, stop: &CancellationToken, work: F)
@@ -64,7 +87,7 @@ impl Bus {
                 Ok(consumer) => at_work.run(&channel, consumer, stop, &work).await,
                 Err(error) => {
                     tracing::warn!(queue, %error, "cannot consume: trying again");
-                    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                    tokio::time::sleep(Duration::from_millis(500)).await;
                 }
             }
             at_work.forget_channel();

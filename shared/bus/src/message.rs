@@ -26,6 +26,9 @@ pub struct EventItem {
     pub tenant: TenantId,
     /// Fanfare's id of it.
     pub id: EventId,
+    /// Its CloudEvents type.
+    #[serde(rename = "type")]
+    pub kind: String,
     /// When it was accepted, in unix milliseconds.
     pub accepted: u64,
     /// The version of the tenant's configuration at acceptance, or a later one: what is known must be no older.
@@ -156,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_message_reads_back_as_written_and_keeps_the_events_bytes() {
-        let body = br#"{"events":[{"tenant":"acme","id":"01K3V7M2Z8Q4R6T1W9X0Y5B3CD","accepted":5,"config":2,"event":{"n": 1.50},"deliveries":[{"webhook":"65f0c2a91b7e4d3388aa01ff","attempt":2,"shape":"a:full","waiting":{"since":1,"due":9,"hops":1}}]}]}"#;
+        let body = br#"{"events":[{"tenant":"acme","id":"01K3V7M2Z8Q4R6T1W9X0Y5B3CD","type":"t","accepted":5,"config":2,"event":{"n": 1.50},"deliveries":[{"webhook":"65f0c2a91b7e4d3388aa01ff","attempt":2,"shape":"a:full","waiting":{"since":1,"due":9,"hops":1}}]}]}"#;
         let batch = Batch::read(Some(1), body).unwrap();
         assert_eq!(batch.events[0].event.as_ref().unwrap().get(), r#"{"n": 1.50}"#);
         let delivery = &batch.events[0].deliveries[0];

@@ -19,6 +19,7 @@ pub use id::{DeliveryId, EventId, IdError, TenantId, WebhookId, hex};
 pub use pattern::{Pattern, PatternError};
 pub use retry::{
     Answer, Chance, DeliveryPolicy, DisableReason, Failure, NextStep, Outcome, RETRY_AFTER_MAX, next_step, outcome,
+    retry_after,
 };
 pub use span::Span;
 pub use target::{Target, TargetError, TargetRules};

@@ -84,6 +84,17 @@ pub enum Answer {
     None(Failure),
 }
 
+/// The wait that a `Retry-After` asks for at `now_ms` (unix milliseconds): seconds or a date (RFC 9110 10.2.3).
+pub fn retry_after(value: &str, now_ms: u64) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(secs) = value.parse::<u64>() {
+        return Some(Duration::from_secs(secs));
+    }
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
+    let at_ms = u64::try_from(date.as_millisecond()).ok()?;
+    Some(Duration::from_millis(at_ms.saturating_sub(now_ms)))
+}
+
 /// An attempt judged by a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -239,6 +250,21 @@ mod tests {
         ] {
             let step = next_step(outcome(&answer, policy), made, policy, Chance(0.0));
             assert_eq!(step, expected, "{answer:?} after attempt {made}");
+        }
+    }
+
+    #[test]
+    fn a_receiver_asks_in_seconds_or_by_date() {
+        let now_ms = 1_445_412_470_000; // 2015-10-21 07:27:50 UTC
+        for (value, wait) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("Wed, 21 Oct 2015 07:28:00 GMT", Some(10)),
+            ("Wed, 21 Oct 2015 07:27:00 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            assert_eq!(retry_after(value, now_ms), wait.map(Duration::from_secs), "{value}");
         }
     }
 

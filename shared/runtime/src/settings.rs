@@ -50,6 +50,26 @@ impl Service {
     }
 }
 
+impl AmqpSection {
+    /// How to reach the broker.
+    pub fn connection(&self) -> anyhow::Result<fanfare_bus::AmqpSettings> {
+        let parts = [&self.username, &self.password, &self.vhost].map(Option::as_deref);
+        fanfare_bus::AmqpSettings::parse(&self.url, parts[0], parts[1], parts[2])
+            .map_err(|why| anyhow::anyhow!("setting FANFARE_AMQP__URL: {why}"))
+    }
+}
+
+impl RedisSection {
+    /// How to reach Redis.
+    pub fn connection(&self) -> fanfare_store::RedisSettings {
+        fanfare_store::RedisSettings {
+            url: self.url.clone(),
+            username: self.username.clone(),
+            password: self.password.clone(),
+        }
+    }
+}
+
 /// Every setting, with its default.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

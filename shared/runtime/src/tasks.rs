@@ -6,6 +6,7 @@ use anyhow::Context;
 use prometheus::{IntGaugeVec, Opts, Registry};
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::watch,
     task::{Id, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -79,6 +80,25 @@ impl Tasks {
     /// Where metrics are registered.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Tells probes and metrics how a dependency stands, for as long as it can be watched.
+    pub fn watch<T: Send + Sync + 'static>(
+        &self,
+        dependency: &'static str,
+        mut watched: watch::Receiver<T>,
+        is_up: fn(&T) -> bool,
+    ) {
+        let health = self.health.clone();
+        tokio::spawn(async move {
+            loop {
+                let up = is_up(&watched.borrow_and_update());
+                health.dependency(dependency, up);
+                if watched.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 
     /// Runs a task that ends when `stop` is cancelled, or with what the whole process cannot go on without.

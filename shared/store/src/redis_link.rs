@@ -1,7 +1,7 @@
 //! The connection to Redis: one that everyone shares for scripts, a pool for the rest; what failed, in words one can
 //! decide by.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use deadpool_redis::{Manager, Pool};
 use redis::{
@@ -51,6 +51,19 @@ impl From<RedisError> for StoreError {
             _ if text.contains("LOST") => Self::Lost,
             _ => Self::Away(text),
         }
+    }
+}
+
+/// Asks again until Redis answers. What is at work stays unacked meanwhile; the wait ends with the process at the latest.
+pub async fn surely<T, F: Future<Output = Result<T, StoreError>>>(what: &str, ask: impl Fn() -> F) -> T {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => tracing::warn!(what, %error, "asking Redis again"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
     }
 }
 

@@ -1,0 +1,376 @@
+//! From a message to its recorded attempts: each delivery is claimed, sent, completed; a failure's next step is published
+//! before the message is acked.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use fanfare_bus::{Bus, DeliveryItem, Ended, EventItem, Message, Route, Settled, Waiting, topology};
+use fanfare_domain::{
+    Answer, Chance, DeliveryId, DeliveryPolicy, DisableReason, Failure, NextStep,
+    ladder::{Hop, next_hop},
+    next_step, outcome,
+};
+use fanfare_runtime::fail_point;
+use fanfare_store::{AttemptEntry, Attempted, Claim, ClaimRequest, Deliveries, Recorded, Verdict, surely};
+use futures::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    LEASE_MARGIN,
+    metrics::Metrics,
+    send::{Made, Meta, Payload, Sender},
+    slots::Slots,
+    webhooks::{InForce, NotReady, Webhooks},
+};
+
+/// The first wait of a delivery whose webhook has no room; doubled each time.
+const NO_ROOM: Duration = Duration::from_millis(500);
+/// Doubled so often at most.
+const NO_ROOM_DOUBLINGS: u32 = 6;
+/// The wait of a delivery that cannot be made ready: an operator has something to mend.
+const NOT_READY: Duration = Duration::from_secs(20);
+
+/// Everything that delivering needs.
+pub(crate) struct Dispatch {
+    pub(crate) records: Deliveries,
+    pub(crate) webhooks: Webhooks,
+    pub(crate) sender: Sender,
+    pub(crate) slots: Slots,
+    pub(crate) metrics: Metrics,
+    pub(crate) bus: Bus,
+}
+
+/// Consumes deliveries until `stop`.
+pub(crate) async fn consume(
+    bus: Bus,
+    dispatch: Arc<Dispatch>,
+    max_in_flight: usize,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let work = |message: Message| {
+        let dispatch = dispatch.clone();
+        async move {
+            if let Some(batch) = dispatch.bus.read(&message).await {
+                fail_point("dispatcher.consumed");
+                let count = batch.events.iter().map(|event| event.deliveries.len()).sum();
+                let _held = dispatch.slots.hold(count, max_in_flight).await;
+                join_all(batch.events.iter().map(|event| dispatch.deliver_all(event))).await;
+            }
+            Settled::Ack
+        }
+    };
+    // Messages hold one delivery or many: enough of the small ones to fill the process.
+    let prefetch = u16::try_from(max_in_flight).unwrap_or(u16::MAX);
+    bus.consume(topology::DELIVERIES, prefetch, &stop, work).await;
+    Ok(())
+}
+
+/// An event's body in the shapes that were asked for, each rendered once.
+#[derive(Default)]
+struct Rendered {
+    payloads: Mutex<Vec<(String, Arc<Payload>)>>,
+}
+
+/// What a delivery is left to do when it does not go to its end here.
+enum Left {
+    /// Nothing: it is final, stale, or another's.
+    Nothing,
+    /// To come again after a wait.
+    Wait(Duration),
+}
+
+impl Dispatch {
+    async fn deliver_all(&self, event: &EventItem) {
+        let rendered = Rendered::default();
+        join_all(event.deliveries.iter().map(|item| self.deliver(event, item, &rendered))).await;
+    }
+
+    /// Returns once the delivery is settled: recorded, or on its way in another message.
+    async fn deliver(&self, event: &EventItem, item: &DeliveryItem, rendered: &Rendered) {
+        let Some(_slot) = self.slots.take(&item.webhook, self.webhooks.cap(&event.tenant, &item.webhook)).await else {
+            self.metrics.diverted();
+            return self.come_again(event, item, NO_ROOM * 2_u32.pow(item.waiting.hops.min(NO_ROOM_DOUBLINGS))).await;
+        };
+        self.metrics.in_flight.inc();
+        let left = self.claim_and_attempt(event, item, rendered).await;
+        self.metrics.in_flight.dec();
+        if let Left::Wait(wait) = left {
+            self.come_again(event, item, wait).await;
+        }
+    }
+
+    async fn claim_and_attempt(&self, event: &EventItem, item: &DeliveryItem, rendered: &Rendered) -> Left {
+        let id = event.delivery_id(item);
+        let token = token();
+        let request = ClaimRequest {
+            tenant: &event.tenant,
+            id: &id,
+            attempt: item.attempt,
+            epoch: item.epoch,
+            shape: &item.shape,
+            accepted_ms: event.accepted,
+            token: &token,
+        };
+        let asked_at = Instant::now();
+        let claim = surely("claiming a delivery", || self.records.claim(&request)).await;
+        fail_point("dispatcher.claimed");
+        self.metrics.claimed(label(&claim));
+        match claim {
+            Claim::Nothing(_) => Left::Nothing,
+            Claim::Wait(wait) => Left::Wait(wait),
+            Claim::Retry { attempt, due_ms, epoch } => {
+                let waiting = Waiting { since: now_ms(), due: due_ms.max(1), hops: 0 };
+                self.pass_on(event, DeliveryItem { attempt, epoch, waiting, ..item.clone() }).await;
+                Left::Nothing
+            }
+            Claim::Ended(reason) => {
+                let ended = self.consequences(event, item, &reason).await;
+                self.pass_on(event, DeliveryItem { ended: Some(ended), attempt: item.attempt + 1, ..item.clone() })
+                    .await;
+                Left::Nothing
+            }
+            Claim::Go { revision, claimed_before, first_attempt_ms } => {
+                let claimed = Claimed { id, token, asked_at, redelivery: claimed_before > 0, first_attempt_ms };
+                match self.webhooks.at_least(&event.tenant, &item.webhook, revision).await {
+                    Ok(webhook) => self.attempt(event, item, &claimed, &webhook, rendered).await,
+                    Err(why) => self.not_ready(event, item, &claimed, &why).await,
+                }
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        event: &EventItem,
+        item: &DeliveryItem,
+        claimed: &Claimed,
+        webhook: &InForce,
+        rendered: &Rendered,
+    ) -> Left {
+        let payload = match self.payload(event, item, claimed, webhook, rendered).await {
+            Ok(payload) => payload,
+            Err(why) => {
+                let entry = AttemptEntry { error: Some(why), ..entry_without_request(webhook) };
+                let made = Made { answer: Answer::None(Failure::Template), entry, took: Duration::ZERO };
+                return self.record(event, item, claimed, webhook, made).await;
+            }
+        };
+        // On a monotonic clock, right before sending: a process that was frozen meanwhile sends nothing stale.
+        if claimed.asked_at.elapsed() >= LEASE_MARGIN {
+            return self.undo(event, item, claimed, Duration::from_millis(100)).await;
+        }
+        if claimed.redelivery {
+            self.metrics.redelivered();
+        }
+        let id = claimed.id.webhook_id_header();
+        let meta = Meta {
+            id: &id,
+            attempt: item.attempt,
+            first_attempt_ms: claimed.first_attempt_ms,
+            redelivery: claimed.redelivery,
+            replay: item.replay.as_deref(),
+        };
+        let made = self.sender.send(webhook, &payload, &meta).await;
+        fail_point("dispatcher.sent");
+        self.record(event, item, claimed, webhook, made).await
+    }
+
+    /// Records an attempt and publishes what follows from it.
+    async fn record(
+        &self,
+        event: &EventItem,
+        item: &DeliveryItem,
+        claimed: &Claimed,
+        webhook: &InForce,
+        made: Made,
+    ) -> Left {
+        let judged = outcome(&made.answer, &webhook.policy);
+        let step = next_step(judged, item.attempt, &webhook.policy, Chance(rand::random()));
+        self.metrics.attempted(&made.answer, step == NextStep::Done, made.took);
+        let now_ms = now_ms();
+        let verdict = match step {
+            NextStep::Done => Verdict::Delivered,
+            NextStep::Retry { after, whole_webhook } => {
+                let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+                Verdict::Retry { due_ms: now_ms.saturating_add(after_ms), pause: whole_webhook.unwrap_or_default() }
+            }
+            NextStep::GiveUp { disable } => {
+                Verdict::Failed { reason: disable.unwrap_or(DisableReason::Exhausted).as_str() }
+            }
+        };
+        if step != NextStep::Done {
+            tracing::info!(
+                tenant = %event.tenant, delivery = %claimed.id, attempt = item.attempt, status = made.entry.status,
+                error = made.entry.error, "an attempt failed"
+            );
+        }
+        let entry = serde_json::to_string(&made.entry).expect("an entry is texts and numbers");
+        let attempted = Attempted {
+            tenant: &event.tenant,
+            id: &claimed.id,
+            token: &claimed.token,
+            attempt: item.attempt,
+            verdict: &verdict,
+            entry,
+        };
+        let recorded = surely("recording an attempt", || self.records.complete(&attempted)).await;
+        fail_point("dispatcher.recorded");
+        if recorded == Recorded::Late {
+            return Left::Nothing; // whoever has the claim now drives it
+        }
+        match (step, verdict) {
+            (NextStep::Done, _) => self.metrics.delivered(Duration::from_millis(now_ms.saturating_sub(event.accepted))),
+            (_, Verdict::Retry { due_ms, .. }) => {
+                let waiting = Waiting { since: now_ms, due: due_ms, hops: 0 };
+                self.pass_on(event, DeliveryItem { attempt: item.attempt + 1, waiting, ..item.clone() }).await;
+            }
+            (NextStep::GiveUp { disable }, _) => {
+                self.metrics.failed();
+                let ended = Some(Ended { disable });
+                self.pass_on(event, DeliveryItem { attempt: item.attempt + 1, ended, ..item.clone() }).await;
+            }
+            (NextStep::Retry { .. }, _) => unreachable!("a retry's verdict is one"),
+        }
+        fail_point("dispatcher.published");
+        Left::Nothing
+    }
+
+    /// The request's body and headers, rendered once per event and shape.
+    async fn payload(
+        &self,
+        event: &EventItem,
+        item: &DeliveryItem,
+        claimed: &Claimed,
+        webhook: &InForce,
+        rendered: &Rendered,
+    ) -> Result<Arc<Payload>, String> {
+        let known = |rendered: &Rendered| {
+            let payloads = rendered.payloads.lock().unwrap_or_else(PoisonError::into_inner);
+            payloads.iter().find(|(shape, _)| *shape == item.shape).map(|(_, payload)| payload.clone())
+        };
+        if let Some(payload) = known(rendered) {
+            return Ok(payload);
+        }
+        let payload = match &event.event {
+            Some(json) => self.webhooks.render(webhook, &item.shape, json.get().as_bytes())?,
+            None => {
+                let stored =
+                    surely("reading a large event", || self.records.event_body(&event.tenant, &claimed.id)).await;
+                let stored = stored.ok_or("the event's body is no longer in Redis")?;
+                self.webhooks.render(webhook, &item.shape, &stored)?
+            }
+        };
+        let payload = Arc::new(payload);
+        rendered.payloads.lock().unwrap_or_else(PoisonError::into_inner).push((item.shape.clone(), payload.clone()));
+        Ok(payload)
+    }
+
+    async fn not_ready(&self, event: &EventItem, item: &DeliveryItem, claimed: &Claimed, why: &NotReady) -> Left {
+        match why {
+            // Deleted since the claim: the next claim cancels it.
+            NotReady::Gone => self.undo(event, item, claimed, Duration::from_millis(100)).await,
+            why => {
+                tracing::error!(tenant = %event.tenant, webhook = %item.webhook, error = %why, "a delivery waits: its webhook is not ready");
+                self.undo(event, item, claimed, NOT_READY).await
+            }
+        }
+    }
+
+    /// Gives a claim back under which nothing was sent.
+    async fn undo(&self, event: &EventItem, item: &DeliveryItem, claimed: &Claimed, wait: Duration) -> Left {
+        let attempted = Attempted {
+            tenant: &event.tenant,
+            id: &claimed.id,
+            token: &claimed.token,
+            attempt: item.attempt,
+            verdict: &Verdict::Undone,
+            entry: String::new(),
+        };
+        surely("giving a claim back", || self.records.complete(&attempted)).await;
+        Left::Wait(wait)
+    }
+
+    /// What follows for the webhook from a failure that was recorded with this reason.
+    async fn consequences(&self, event: &EventItem, item: &DeliveryItem, reason: &str) -> Ended {
+        let policy =
+            self.webhooks.at_least(&event.tenant, &item.webhook, 0).await.map(|webhook| webhook.policy.clone());
+        Ended { disable: disables(reason, &policy.unwrap_or_default()) }
+    }
+
+    /// To the scheduler: a retry to come, or an end's consequences.
+    async fn pass_on(&self, event: &EventItem, delivery: DeliveryItem) {
+        self.bus.publisher().publish_surely(Route::queue(topology::OUTCOMES), &event.with(vec![delivery])).await;
+    }
+
+    /// The same attempt again after a short wait, straight from its tier to a dispatcher.
+    async fn come_again(&self, event: &EventItem, item: &DeliveryItem, wait: Duration) {
+        let now_ms = now_ms();
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let waiting = Waiting { since: now_ms, due: now_ms.saturating_add(wait_ms), hops: item.waiting.hops + 1 };
+        let route = match next_hop(wait, 0) {
+            Hop::Now => Route::deliveries(),
+            Hop::Tier { ms, last } => Route::tier(ms, last),
+        };
+        self.bus.publisher().publish_surely(route, &event.with(vec![DeliveryItem { waiting, ..item.clone() }])).await;
+    }
+}
+
+/// A delivery under our claim.
+struct Claimed {
+    id: DeliveryId,
+    token: String,
+    asked_at: Instant,
+    redelivery: bool,
+    first_attempt_ms: u64,
+}
+
+fn disables(reason: &str, policy: &DeliveryPolicy) -> Option<DisableReason> {
+    match reason {
+        "gone" => Some(DisableReason::Gone),
+        "exhausted" if policy.exhausted_disables => Some(DisableReason::Exhausted),
+        _ => None,
+    }
+}
+
+fn entry_without_request(webhook: &InForce) -> AttemptEntry {
+    AttemptEntry {
+        v: 1,
+        at: now_ms(),
+        ms: 0,
+        error: None,
+        method: webhook.method.to_string(),
+        url: webhook.target.clone(),
+        headers: Vec::new(),
+        status: None,
+        answer_headers: Vec::new(),
+        answer_body: String::new(),
+    }
+}
+
+fn label(claim: &Claim) -> &'static str {
+    match claim {
+        Claim::Go { .. } => "go",
+        Claim::Wait(_) => "wait",
+        Claim::Retry { .. } => "retry",
+        Claim::Ended(_) => "ended",
+        Claim::Nothing(why) => why,
+    }
+}
+
+/// Names a claim: unlike any other, in this process or another.
+fn token() -> String {
+    static PROCESS: std::sync::LazyLock<u64> = std::sync::LazyLock::new(rand::random);
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("{:x}.{:x}", *PROCESS, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The clock, for what is recorded; leases go by Redis's own.
+pub(crate) fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

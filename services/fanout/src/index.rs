@@ -1,0 +1,141 @@
+//! A tenant's webhooks by event type: built from its configuration when that changes, asked for every event.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use fanfare_catalog::{Catalog, Catalogs, TriggerRule};
+use fanfare_domain::{Pattern, TenantId, WebhookId};
+use fanfare_store::{Configuration, StoreError, StoredWebhook, TenantConfig};
+use serde_json::Value;
+
+/// A webhook that may want an event.
+#[derive(Debug, Clone)]
+struct Candidate {
+    webhook: WebhookId,
+    /// What shapes its bodies: pinned here, so that a delivery's body never changes.
+    shape: String,
+    /// At least one must match, where there are any.
+    triggers: Vec<Pattern>,
+    /// Must match, where there is one.
+    filter: Option<Arc<Pattern>>,
+}
+
+/// A tenant's webhooks by event type.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    by_type: HashMap<String, Vec<Candidate>>,
+    /// Those whose triggers may match any type.
+    any_type: Vec<Candidate>,
+}
+
+impl Index {
+    pub(crate) fn new<'a>(webhooks: impl Iterator<Item = &'a StoredWebhook>, catalog: &Catalog) -> Self {
+        let mut index = Self::default();
+        for stored in webhooks {
+            index.add(stored, catalog);
+        }
+        index
+    }
+
+    fn add(&mut self, stored: &StoredWebhook, catalog: &Catalog) {
+        let webhook = &stored.webhook;
+        // It compiled when it was saved; should it not now, the webhook gets too much rather than nothing.
+        let filter = webhook.filter.as_ref().and_then(|filter| Pattern::parse(filter).ok()).map(Arc::new);
+        let mut exact: Vec<&str> = Vec::new();
+        let (mut by_type, mut any_type): (HashMap<&str, Vec<Pattern>>, Vec<Pattern>) = (HashMap::new(), Vec::new());
+        for trigger in &webhook.triggers {
+            match catalog.trigger_rule(trigger) {
+                Some(TriggerRule::EventType(kind)) => exact.push(kind),
+                Some(TriggerRule::Pattern { pattern, types: Some(types) }) => {
+                    types.iter().for_each(|kind| by_type.entry(kind).or_default().push(pattern.clone()));
+                }
+                Some(TriggerRule::Pattern { pattern, types: None }) => any_type.push(pattern.clone()),
+                None => {} // the catalog has dropped it
+            }
+        }
+        let candidate = |triggers: Vec<Pattern>| Candidate {
+            webhook: webhook.id.clone(),
+            shape: format!("{}:{}", catalog.digest(), webhook.payload.as_str()),
+            triggers,
+            filter: filter.clone(),
+        };
+        for kind in &exact {
+            self.by_type.entry((*kind).to_owned()).or_default().push(candidate(Vec::new()));
+        }
+        for (kind, patterns) in by_type {
+            if !exact.contains(&kind) {
+                self.by_type.entry(kind.to_owned()).or_default().push(candidate(patterns));
+            }
+        }
+        if !any_type.is_empty() {
+            self.any_type.push(candidate(any_type));
+        }
+    }
+
+    /// The webhooks that want this event, each once. `parsed` is asked only where a pattern has to look inside.
+    pub(crate) fn matches(&self, kind: &str, parsed: &mut dyn FnMut() -> Arc<Value>) -> Vec<(WebhookId, String)> {
+        let mut matches: Vec<(WebhookId, String)> = Vec::new();
+        let mut event: Option<Arc<Value>> = None;
+        for candidate in self.by_type.get(kind).into_iter().flatten().chain(&self.any_type) {
+            if matches.iter().any(|(webhook, _)| *webhook == candidate.webhook) {
+                continue;
+            }
+            if candidate.wants(|| event.get_or_insert_with(&mut *parsed).clone()) {
+                matches.push((candidate.webhook.clone(), candidate.shape.clone()));
+            }
+        }
+        matches
+    }
+}
+
+impl Candidate {
+    fn wants(&self, mut event: impl FnMut() -> Arc<Value>) -> bool {
+        (self.triggers.is_empty() || self.triggers.iter().any(|trigger| trigger.matches(&event())))
+            && self.filter.as_ref().is_none_or(|filter| filter.matches(&event()))
+    }
+}
+
+/// An index, and the configuration that it was made of.
+type Made = (Arc<TenantConfig>, Arc<Index>);
+
+/// All tenants' indexes, each made when first asked for and again when its configuration has changed.
+pub(crate) struct Indexes {
+    configuration: Configuration,
+    catalogs: Catalogs,
+    made: RwLock<HashMap<TenantId, Made>>,
+}
+
+/// Why an event cannot be matched now.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IndexError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the tenant's catalog `{0}` is not loaded here")]
+    NoCatalog(String),
+}
+
+impl Indexes {
+    pub(crate) fn new(configuration: Configuration, catalogs: Catalogs) -> Self {
+        Self { configuration, catalogs, made: RwLock::default() }
+    }
+
+    /// The index of a tenant's webhooks, no older than configuration `version`; an empty one where the tenant was deleted.
+    pub(crate) async fn of(&self, tenant: &TenantId, version: u64) -> Result<Arc<Index>, IndexError> {
+        let Some(config) = self.configuration.at_least(tenant, version).await? else {
+            self.made.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
+            return Ok(Arc::default());
+        };
+        if let Some((of, index)) = self.made.read().unwrap_or_else(PoisonError::into_inner).get(tenant)
+            && Arc::ptr_eq(of, &config)
+        {
+            return Ok(index.clone());
+        }
+        let name = &config.tenant.catalog;
+        let catalog = self.catalogs.get(name).ok_or_else(|| IndexError::NoCatalog(name.clone()))?;
+        let index = Arc::new(Index::new(config.webhooks.values().map(AsRef::as_ref), catalog));
+        self.made.write().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), (config, index.clone()));
+        Ok(index)
+    }
+}

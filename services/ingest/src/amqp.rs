@@ -1,0 +1,159 @@
+//! Events from the exchange `fanfare.ingest`, in both modes of the CloudEvents AMQP binding. What cannot be accepted goes to
+//! `fanfare.rejected` as it came, with the reason.
+
+use std::{sync::Arc, time::Duration};
+
+use fanfare_bus::{Bus, Message, Route, Settled, topology};
+use fanfare_domain::{
+    Event, TenantId,
+    event::{Defaults, EventError, parse_binary, parse_structured},
+};
+use lapin::types::{AMQPValue, FieldTable};
+use tokio_util::sync::CancellationToken;
+
+use crate::accept::{Accepted, Intake, Refused, now_ms};
+
+/// Events at work at once.
+const PREFETCH: u16 = 256;
+/// The header that says why a message was rejected.
+const REASON: &str = "x-fanfare-reason";
+
+/// Consumes until `stop`.
+pub(crate) async fn consume(
+    bus: Bus,
+    intake: Arc<Intake>,
+    max_event_bytes: usize,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let work = |message: Message| {
+        let (bus, intake, stop) = (bus.clone(), intake.clone(), stop.clone());
+        async move { settle(&bus, &intake, max_event_bytes, message, &stop).await }
+    };
+    bus.consume(topology::INGEST, PREFETCH, &stop, work).await;
+    Ok(())
+}
+
+async fn settle(
+    bus: &Bus,
+    intake: &Arc<Intake>,
+    max_event_bytes: usize,
+    message: Message,
+    stop: &CancellationToken,
+) -> Settled {
+    let parsed = read(&message, max_event_bytes);
+    let mut pause = Duration::from_millis(50);
+    loop {
+        let result = match &parsed {
+            Ok((tenant, event)) => accept(intake, tenant, event).await,
+            Err(refused) => {
+                intake.metrics.rejected.with_label_values(&["invalid"]).inc();
+                Err(refused.clone())
+            }
+        };
+        let reason = match result {
+            Ok(_) => return Settled::Ack,
+            Err(Refused::Invalid(errors)) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            Err(Refused::Conflict) => "an event with this id and source was accepted with another content".to_owned(),
+            Err(Refused::Unavailable(why)) => {
+                tracing::debug!(why, "an event waits");
+                tokio::select! {
+                    () = stop.cancelled() => return Settled::Leave,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                pause = (pause * 2).min(Duration::from_secs(2));
+                continue;
+            }
+        };
+        return reject(bus, &message, &reason, stop).await;
+    }
+}
+
+/// Puts the message where the operator finds it, body and properties untouched.
+async fn reject(bus: &Bus, message: &Message, reason: &str, stop: &CancellationToken) -> Settled {
+    let mut headers = message.properties.headers().clone().unwrap_or_default();
+    headers.insert(REASON.into(), AMQPValue::LongString(reason.chars().take(1_000).collect::<String>().into()));
+    let properties = message.properties.clone().with_headers(headers);
+    loop {
+        match bus
+            .publisher()
+            .publish_whole(Route::queue(topology::REJECTED), message.body.clone(), properties.clone())
+            .await
+        {
+            Ok(()) => return Settled::Ack,
+            Err(error) => tracing::warn!(%error, "cannot keep a rejected message: trying again"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Settled::Leave,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+}
+
+async fn accept(intake: &Arc<Intake>, tenant: &TenantId, event: &Event) -> Result<Accepted, Refused> {
+    if *intake.configuration.lost().borrow() {
+        return Err(Refused::Unavailable(fanfare_store::StoreError::Lost.to_string()));
+    }
+    let known = match intake.configuration.tenant(tenant) {
+        Some(known) => Some(known),
+        None => intake.configuration.now(tenant).await.map_err(|error| crate::accept::away(&error))?,
+    };
+    let known = known.ok_or_else(|| Refused::invalid("tenant", "there is no such tenant"))?;
+    intake.accept(&known, event, "amqp").await
+}
+
+/// The tenant that the routing key names, and the event in the message.
+fn read(message: &Message, max_event_bytes: usize) -> Result<(TenantId, Event), Refused> {
+    if message.body.len() > max_event_bytes {
+        return Err(Refused::invalid("", &format!("an event is at most {max_event_bytes} bytes")));
+    }
+    let word = message.routing_key.split('.').next().unwrap_or_default();
+    let tenant: TenantId =
+        word.parse().map_err(|_| Refused::invalid("routing key", "must be `<tenant>.<event type>`"))?;
+    let defaults = Defaults { now_ms: now_ms(), plain: None };
+    let content_type = message.properties.content_type().as_ref().map(ToString::to_string);
+    let essence =
+        content_type.as_deref().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let parsed = match essence.as_str() {
+        "application/cloudevents+json" => parse_structured(&message.body, &defaults),
+        "application/cloudevents-batch+json" => {
+            return Err(Refused::invalid("content-type", "batches come over HTTP only"));
+        }
+        _ => {
+            let attributes = message.properties.headers().as_ref().map(attributes).unwrap_or_default();
+            parse_binary(attributes, content_type.as_deref(), &message.body, &defaults)
+        }
+    };
+    let event = parsed.map_err(|error| match error {
+        EventError::NotJson(why) => Refused::invalid("", &format!("is no JSON: {why}")),
+        EventError::Invalid(errors) => Refused::Invalid(errors),
+    })?;
+    match &event.tenant {
+        Some(named) if named != tenant.as_str() => Err(Refused::invalid("tenant", "is another than the routing key's")),
+        _ => Ok((tenant, event)),
+    }
+}
+
+/// The attributes in the message's headers (CloudEvents AMQP binding 1.0.2, 3.1.3.1).
+fn attributes(headers: &FieldTable) -> Vec<(String, String)> {
+    let prefixed = |(name, value): (&lapin::types::ShortString, &AMQPValue)| {
+        let name = name.as_str();
+        let name = name.strip_prefix("cloudEvents:").or_else(|| name.strip_prefix("cloudEvents_"))?;
+        Some((name.to_owned(), value_text(value)?))
+    };
+    headers.inner().iter().filter_map(prefixed).collect()
+}
+
+fn value_text(value: &AMQPValue) -> Option<String> {
+    Some(match value {
+        AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
+        AMQPValue::ShortString(text) => text.to_string(),
+        AMQPValue::Boolean(value) => value.to_string(),
+        AMQPValue::ShortShortInt(number) => number.to_string(),
+        AMQPValue::ShortInt(number) => number.to_string(),
+        AMQPValue::LongInt(number) => number.to_string(),
+        AMQPValue::LongLongInt(number) => number.to_string(),
+        AMQPValue::LongUInt(number) => number.to_string(),
+        AMQPValue::Timestamp(secs) => fanfare_domain::span::rfc3339(secs.saturating_mul(1_000)),
+        _ => return None,
+    })
+}

@@ -1,0 +1,39 @@
+//! What the scheduler counts (operations.md, Metrics).
+
+use fanfare_domain::{DisableReason, ladder::TIERS_MS};
+use prometheus::{IntCounterVec, Opts, Registry};
+
+/// The scheduler's counters; every label value is there from the start.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    retries: IntCounterVec,
+    disabled: IntCounterVec,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &Registry) -> anyhow::Result<Self> {
+        let retries = IntCounterVec::new(
+            Opts::new("fanfare_retries_scheduled_total", "Waits put into tiers, by the tier."),
+            &["tier"],
+        )?;
+        TIERS_MS.iter().for_each(|ms| drop(retries.with_label_values(&[&ms.to_string()])));
+        let disabled = IntCounterVec::new(
+            Opts::new("fanfare_webhooks_disabled_total", "Webhooks disabled, by the reason."),
+            &["reason"],
+        )?;
+        [DisableReason::Gone, DisableReason::Exhausted]
+            .iter()
+            .for_each(|reason| drop(disabled.with_label_values(&[reason.as_str()])));
+        registry.register(Box::new(retries.clone()))?;
+        registry.register(Box::new(disabled.clone()))?;
+        Ok(Self { retries, disabled })
+    }
+
+    pub(crate) fn waits_in(&self, tier_ms: u64) {
+        self.retries.with_label_values(&[&tier_ms.to_string()]).inc();
+    }
+
+    pub(crate) fn disabled(&self, reason: DisableReason) {
+        self.disabled.with_label_values(&[reason.as_str()]).inc();
+    }
+}
