@@ -1,0 +1,121 @@
+//! Redis, or Valkey: a private one with the settings Fanfare asks for, on a port and in a folder of its own.
+use crate::ports;
+use crate::process::{POLL, Process, Usage};
+use crate::root::Root;
+use crate::sandbox::Sandbox;
+use anyhow::{Context, Result, bail, ensure};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const READY_WITHIN: Duration = Duration::from_secs(30);
+const STOPPED_WITHIN: Duration = Duration::from_secs(30);
+
+/// A private Redis, or what `FANFARE_TEST_REDIS` names (`valkey-server`); killed when dropped.
+#[derive(Debug)]
+pub struct Redis {
+    sandbox: Sandbox,
+    root: Root,
+    program: String,
+    folder: PathBuf,
+    port: u16,
+    server: Option<Process>,
+}
+
+impl Redis {
+    /// Whether there is one to start.
+    pub fn is_installed() -> bool {
+        Root::from_env().is_ok_and(|root| root.find(&program()).is_some())
+    }
+
+    /// Whether a PING on a port of 127.0.0.1 is answered with PONG, and not that it still loads.
+    pub async fn answers_on(port: u16) -> bool {
+        let mut pong = [0; 7];
+        let asked = async {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+            stream.write_all(b"PING\r\n").await?;
+            stream.read_exact(&mut pong).await
+        };
+        matches!(tokio::time::timeout(Duration::from_secs(5), asked).await, Ok(Ok(_))) && &pong == b"+PONG\r\n"
+    }
+
+    /// Starts one on a free port and waits until it answers.
+    pub async fn start(sandbox: &Sandbox) -> Result<Self> {
+        Self::start_on(sandbox, ports::free_port()?).await
+    }
+
+    /// The same on a given port.
+    pub async fn start_on(sandbox: &Sandbox, port: u16) -> Result<Self> {
+        let root = Root::from_env()?;
+        let program = program();
+        ensure!(root.find(&program).is_some(), "`{program}` is not installed: deploy/local/install says how");
+        let folder = sandbox.state_folder(&root)?;
+        let mut redis = Self { sandbox: sandbox.clone(), root, program, folder, port, server: None };
+        redis.start_again().await?;
+        Ok(redis)
+    }
+
+    /// Starts it after [`Redis::stop`] or [`Redis::kill`], with what its append-only file holds.
+    pub async fn start_again(&mut self) -> Result<()> {
+        ensure!(self.server.is_none(), "Redis runs already");
+        if let Some(holder) = ports::holder_of(self.port) {
+            bail!("port {} is taken by {holder}", self.port);
+        }
+        let mut command = self.root.command(None, &self.program);
+        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--protected-mode", "yes"]);
+        command.arg("--dir").arg(self.root.inside(&self.folder));
+        command.args(["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"]);
+        command.args(["--save", "", "--daemonize", "no"]);
+        let server = self.server.insert(Process::start(&self.sandbox, &self.program, &command)?);
+        let deadline = Instant::now() + READY_WITHIN;
+        while !Self::answers_on(self.port).await {
+            if let Some(status) = server.ended() {
+                bail!("{} ended with {status}; its log ends:\n{}", self.program, server.log_tail(30));
+            }
+            if Instant::now() > deadline {
+                bail!("{} is not ready after {READY_WITHIN:?}:\n{}", self.program, server.log_tail(30));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Stops it in an orderly way.
+    pub async fn stop(&mut self) -> Result<()> {
+        if let Some(server) = self.server.take() {
+            server.terminate(STOPPED_WITHIN).await?;
+        }
+        Ok(())
+    }
+
+    /// Kills it with SIGKILL.
+    pub fn kill(&mut self) {
+        self.server = None;
+    }
+
+    /// The running server, to freeze it.
+    pub fn process(&self) -> Option<&Process> {
+        self.server.as_ref()
+    }
+
+    /// What it took since it was last started.
+    pub fn usage(&self) -> Result<Usage> {
+        self.server.as_ref().context("Redis is stopped")?.usage()
+    }
+
+    /// Where it listens on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its URL, database 0.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+}
+
+fn program() -> String {
+    let named = std::env::var("FANFARE_TEST_REDIS").ok().filter(|program| !program.is_empty());
+    named.unwrap_or_else(|| "redis-server".into())
+}

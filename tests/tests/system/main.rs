@@ -1,0 +1,12 @@
+//! The system as a black box: the real binaries over a private broker and Redis, publishers and receivers around them. Each
+//! test is a story titled with the promise it checks; at its end the harness balances the books.
+mod fanfare; // one Fanfare for one test, and how its books are balanced
+
+mod acceptance; // the same id again, and what ingest answers while its dependencies are away
+mod cost; // broker messages and Redis calls per delivery
+mod crashes; // each service stopped dead at each step
+mod delivery; // an event reaches its receiver
+mod input; // what bad input gets
+mod retries; // failures come back
+mod waits; // delays live in the broker
+mod webhooks; // a change is in force at once
