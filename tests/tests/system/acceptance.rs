@@ -39,7 +39,11 @@ fn the_same_event_again_is_accepted_and_delivered_once() {
 
         tokio::time::sleep(Duration::from_millis(3_100)).await;
         let later = acme.client.offer(&event).await?;
-        assert_eq!((later.status, &later.json()["duplicate"]), (202, &json!(false)), "after the window it is another event");
+        assert_eq!(
+            (later.status, &later.json()["duplicate"]),
+            (202, &json!(false)),
+            "after the window it is another event"
+        );
         assert_ne!(later.json()["event"], first.json()["event"]);
         requests(&receiver, 3).await?;
         fanfare.balance().await?;
@@ -57,7 +61,8 @@ fn twins_published_at_once_are_one_event() {
         tenant.webhook(&receiver, "order.paid").await?;
         for total in 0..20 {
             let event = order("order.paid", total);
-            let (one, two, three) = tokio::join!(tenant.client.offer(&event), tenant.client.offer(&event), tenant.client.offer(&event));
+            let (one, two, three) =
+                tokio::join!(tenant.client.offer(&event), tenant.client.offer(&event), tenant.client.offer(&event));
             let answers = [one?, two?, three?];
             assert!(answers.iter().all(|answer| answer.status == 202), "{answers:?}");
             let fresh = answers.iter().filter(|answer| answer.json()["duplicate"] == false).count();
@@ -96,7 +101,10 @@ fn an_event_whose_acceptance_broke_off_keeps_its_ulid() {
             assert_eq!(answer.status, 202);
             let got = requests(&receiver, 1).await?;
             let ulid = answer.json()["event"].as_str().unwrap().to_owned();
-            assert!(got[0].header("webhook-id").unwrap().starts_with(&ulid), "taken over at {place} under the same ULID");
+            assert!(
+                got[0].header("webhook-id").unwrap().starts_with(&ulid),
+                "taken over at {place} under the same ULID"
+            );
             fanfare.balance().await?;
             assert_eq!(receiver.count(), 1, "{place}");
         }
@@ -126,7 +134,13 @@ fn ingest_answers_503_while_redis_or_the_broker_is_away_and_goes_on_when_they_ar
         assert_eq!(away.status, 503);
         broker.start_again().await?;
         accepted_in_time(&tenant, 4).await?;
-        let totals = || receiver.requests().iter().filter_map(|request| request.json()["data"]["total"].as_u64()).collect::<Vec<_>>();
+        let totals = || {
+            receiver
+                .requests()
+                .iter()
+                .filter_map(|request| request.json()["data"]["total"].as_u64())
+                .collect::<Vec<_>>()
+        };
         receiver.wait_for(2, crate::fanfare::PATIENCE).await?;
         assert!(totals().contains(&2) && totals().contains(&4), "{:?}", totals());
         Ok(())
@@ -192,15 +206,21 @@ fn what_cannot_be_accepted_over_amqp_is_kept_as_it_came_with_its_reason() {
         let channel = connection.create_channel().await?;
         let mut reasons = Vec::new();
         while reasons.len() < 5 {
-            let got = channel.basic_get("fanfare.rejected".into(), lapin::options::BasicGetOptions { no_ack: true }).await?;
+            let got =
+                channel.basic_get("fanfare.rejected".into(), lapin::options::BasicGetOptions { no_ack: true }).await?;
             let Some(message) = got else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
             let headers = message.properties.headers().clone().unwrap_or_default();
-            let reason = headers.inner().get("x-fanfare-reason").map(|reason| format!("{reason:?}")).unwrap_or_default();
+            let reason =
+                headers.inner().get("x-fanfare-reason").map(|reason| format!("{reason:?}")).unwrap_or_default();
             if message.data == b"{ no json" {
-                assert_eq!(message.properties.message_id().as_ref().map(|id| id.as_str()), Some("m-1"), "properties are untouched");
+                assert_eq!(
+                    message.properties.message_id().as_ref().map(|id| id.as_str()),
+                    Some("m-1"),
+                    "properties are untouched"
+                );
             }
             reasons.push(reason);
         }

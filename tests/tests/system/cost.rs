@@ -50,11 +50,13 @@ fn a_lone_event_costs_two_messages_and_five_calls_and_under_load_a_fraction() {
         assert!(calls_lone - calls <= 5 * 10, "{} calls for 10 lone events", calls_lone - calls);
 
         let client = &tenant.client;
-        let published = stream::iter(0..4_000_u32).map(|total| async move { client.publish(&order("order.paid", total)).await });
+        let published =
+            stream::iter(0..4_000_u32).map(|total| async move { client.publish(&order("order.paid", total)).await });
         published.buffer_unordered(128).collect::<Vec<_>>().await.into_iter().collect::<Result<Vec<_>>>()?;
         requests(&receiver, 11 + 4_000).await?;
         let (messages_load, calls_load) = counted(&fanfare).await?;
-        let (messages, calls) = ((messages_load - messages_lone) as f64 / 4_000.0, (calls_load - calls_lone) as f64 / 4_000.0);
+        let (messages, calls) =
+            ((messages_load - messages_lone) as f64 / 4_000.0, (calls_load - calls_lone) as f64 / 4_000.0);
         assert!(messages <= 0.5, "{messages} messages per delivery under load");
         assert!(calls <= 1.0, "{calls} calls per delivery under load");
         fanfare.balance().await

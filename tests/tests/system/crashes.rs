@@ -36,7 +36,8 @@ fn every_delivery_ends_whatever_stops_dead_wherever() {
         let tenant = fanfare.tenant("acme").await?;
         let receiver = Receiver::start().await?;
         // Each event's first attempt fails, its second succeeds: all queues are passed through.
-        receiver.answer_by(|request| if request.header("fanfare-attempt") == Some("1") { 503.into() } else { 200.into() });
+        receiver
+            .answer_by(|request| if request.header("fanfare-attempt") == Some("1") { 503.into() } else { 200.into() });
         tenant.webhook_with(&receiver, "order.paid", &json!({ "retrySchedule": ["250ms", "250ms", "250ms"] })).await?;
         for (number, (service, place)) in PLACES.into_iter().enumerate() {
             let number = u32::try_from(number)?;
@@ -46,7 +47,9 @@ fn every_delivery_ends_whatever_stops_dead_wherever() {
             let (mut published, mut again) = (Vec::new(), Vec::new());
             for event in &events {
                 match tenant.client.offer(event).await {
-                    Ok(answer) if answer.status == 202 => published.push(answer.json()["event"].as_str().unwrap_or_default().to_owned()),
+                    Ok(answer) if answer.status == 202 => {
+                        published.push(answer.json()["event"].as_str().unwrap_or_default().to_owned())
+                    }
                     _ => again.push(event.clone()), // ingest stopped dead: the publisher publishes again
                 }
             }
@@ -74,10 +77,20 @@ fn every_delivery_ends_whatever_stops_dead_wherever() {
             }
             for (attempt, marks) in &attempts {
                 let repeated_unmarked = marks.iter().skip(1).any(|marked| !marked);
-                assert!(!repeated_unmarked, "{attempt:?} came again without its mark after a stop at {place}: {marks:?}");
-                assert!(marks.len() == 1 || service == Service::Dispatcher, "{attempt:?} was doubled by a stop at {place}");
+                assert!(
+                    !repeated_unmarked,
+                    "{attempt:?} came again without its mark after a stop at {place}: {marks:?}"
+                );
+                assert!(
+                    marks.len() == 1 || service == Service::Dispatcher,
+                    "{attempt:?} was doubled by a stop at {place}"
+                );
             }
-            assert_eq!(attempts.len(), 10, "five deliveries with two attempts each after a stop at {place}: {attempts:?}");
+            assert_eq!(
+                attempts.len(),
+                10,
+                "five deliveries with two attempts each after a stop at {place}: {attempts:?}"
+            );
         }
         fanfare.balance().await
     });
@@ -92,7 +105,8 @@ fn two_dispatchers_with_copies_of_the_same_messages_call_the_receiver_once_each(
         tenant.webhook_with(&receiver, "order.paid", &json!({ "maxInFlight": 200 })).await?;
         fanfare.services.dispatcher.process().freeze();
         let client = &tenant.client;
-        let published = stream::iter(0..10_000_u32).map(|total| async move { client.publish(&order("order.paid", total)).await });
+        let published =
+            stream::iter(0..10_000_u32).map(|total| async move { client.publish(&order("order.paid", total)).await });
         published.buffer_unordered(64).collect::<Vec<_>>().await.into_iter().collect::<Result<Vec<_>>>()?;
         fanfare.services.dispatcher.kill();
         let copied = copy_all(&fanfare, 10_000).await?;
@@ -106,7 +120,11 @@ fn two_dispatchers_with_copies_of_the_same_messages_call_the_receiver_once_each(
             *seen.entry(request.header("webhook-id").unwrap_or_default().to_owned()).or_default() += 1;
         }
         assert_eq!(seen.len(), 10_000);
-        assert!(seen.values().all(|count| *count == 1), "each id once: {:?}", seen.iter().find(|(_, count)| **count > 1));
+        assert!(
+            seen.values().all(|count| *count == 1),
+            "each id once: {:?}",
+            seen.iter().find(|(_, count)| **count > 1)
+        );
         Ok(())
     });
 }
@@ -137,7 +155,13 @@ async fn copy_all(fanfare: &Fanfare, wanted: usize) -> Result<usize> {
     for message in &messages {
         for _ in 0..2 {
             let options = BasicPublishOptions::default();
-            let sent = channel.basic_publish("fanfare.deliveries".into(), "main".into(), options, &message.data, message.properties.clone());
+            let sent = channel.basic_publish(
+                "fanfare.deliveries".into(),
+                "main".into(),
+                options,
+                &message.data,
+                message.properties.clone(),
+            );
             sent.await?.await?;
         }
     }

@@ -18,12 +18,22 @@ fn an_event_reaches_its_receiver_in_every_form_it_can_be_published_in() {
         let event = order("order.paid", 1).with("time", "2026-01-02T03:04:05.678Z");
         tenant.client.publish(&event).await?; // structured
         let batch = format!("[{},{}]", order("order.paid", 2).to_json(), order("order.paid", 3).to_json());
-        let answered = tenant.client.post_events(&[("content-type", "application/cloudevents-batch+json")], batch).await?;
+        let answered =
+            tenant.client.post_events(&[("content-type", "application/cloudevents-batch+json")], batch).await?;
         assert_eq!((answered.status, answered.json().as_array().map(Vec::len)), (202, Some(2)));
-        let binary = [("content-type", "application/json"), ("ce-specversion", "1.0"), ("ce-id", "b%201"), ("ce-source", "/s"), ("ce-type", "order.paid")];
+        let binary = [
+            ("content-type", "application/json"),
+            ("ce-specversion", "1.0"),
+            ("ce-id", "b%201"),
+            ("ce-source", "/s"),
+            ("ce-type", "order.paid"),
+        ];
         let answered = tenant.client.post_events(&binary, r#"{"total": 4}"#).await?;
         assert_eq!((answered.status, answered.json()["id"].as_str()), (202, Some("b 1")));
-        let plain = tenant.client.post_events(&[("content-type", "application/json")], r#"{"type":"order.paid","data":{"total":5}}"#).await?;
+        let plain = tenant
+            .client
+            .post_events(&[("content-type", "application/json")], r#"{"type":"order.paid","data":{"total":5}}"#)
+            .await?;
         assert_eq!(plain.status, 202);
         let publisher = Publisher::connect(&fanfare.amqp_url).await?;
         publisher.publish(&tenant.id, &order("order.paid", 6)).await?;
@@ -37,7 +47,9 @@ fn an_event_reaches_its_receiver_in_every_form_it_can_be_published_in() {
             request.verify(&webhook.secret)?;
             assert_eq!((request.method.as_str(), request.target.as_str()), ("POST", "/hook"));
             assert_eq!(request.header("fanfare-attempt"), Some("1"));
-            assert!(request.header("fanfare-first-attempt").is_some() && request.header("fanfare-redelivery").is_none());
+            assert!(
+                request.header("fanfare-first-attempt").is_some() && request.header("fanfare-redelivery").is_none()
+            );
             assert_eq!(request.json()["type"], "order.paid");
         }
         let first = got.iter().find(|request| request.json()["data"]["total"] == 1).unwrap();
@@ -75,7 +87,13 @@ fn a_catalog_shapes_the_request() {
         let headers = json!({ "X-Team": "blue", "Authorization": "Basic abc" });
         let full = json!({ "method": "PUT", "headers": headers, "target": receiver.url("/full?a=1&a=2&b=%2F") });
         let full = tenant.webhook_with(&receiver, "LiveSummaryCreated", &full).await?;
-        tenant.webhook_with(&receiver, "LiveSummaryCreated", &json!({ "payload": "identity", "target": receiver.url("/identity") })).await?;
+        tenant
+            .webhook_with(
+                &receiver,
+                "LiveSummaryCreated",
+                &json!({ "payload": "identity", "target": receiver.url("/identity") }),
+            )
+            .await?;
         let types = tenant.client.event_types().await?;
         let example = types.iter().find(|kind| kind.name == "LiveSummaryCreated").unwrap().examples[0]["event"].clone();
         let uid = example["subject"].clone();
@@ -107,8 +125,10 @@ fn the_log_tells_what_was_sent_and_what_came_back() {
     story(async {
         let mut fanfare = Fanfare::start().await?;
         let tenant = fanfare.tenant("acme").await?;
-        let receiver = Receiver::answering(Answer::status(201).header("x-receiver", "yes").body("x".repeat(40_000))).await?;
-        let webhook = tenant.webhook_with(&receiver, "order.paid", &json!({ "headers": { "X-Token": "hush" } })).await?;
+        let receiver =
+            Receiver::answering(Answer::status(201).header("x-receiver", "yes").body("x".repeat(40_000))).await?;
+        let webhook =
+            tenant.webhook_with(&receiver, "order.paid", &json!({ "headers": { "X-Token": "hush" } })).await?;
         let event = tenant.client.publish(&order("order.paid", 9)).await?;
         let delivery = tenant.delivery_that_is(&event, "delivered").await?;
         let attempt = &delivery["attempts"][0];
@@ -139,7 +159,10 @@ fn a_ping_answers_with_the_attempt_and_a_rotated_secret_signs_beside_the_old_one
         let attempt = tenant.client.post(&format!("/v1/webhooks/{}/ping", webhook.id), &json!({})).await?;
         assert_eq!((&attempt["response"]["status"], &attempt["response"]["body"]), (&json!(418), &json!("teapot")));
         receiver.answer(200);
-        tenant.client.post(&format!("/v1/webhooks/{}/secret/rotate", webhook.id), &json!({ "graceSeconds": 600 })).await?;
+        tenant
+            .client
+            .post(&format!("/v1/webhooks/{}/secret/rotate", webhook.id), &json!({ "graceSeconds": 600 }))
+            .await?;
         let rotated = tenant.client.webhook(&webhook.id).await?;
         assert_ne!(rotated.secret, webhook.secret);
         tenant.client.publish(&order("order.paid", 1)).await?;

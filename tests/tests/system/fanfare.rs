@@ -9,7 +9,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use fanfare_local::{Binaries, Broker, Client, Event, Receiver, Recorded, Redis, Sandbox, Service, Services, Settings, Webhook, settings};
+use fanfare_local::{
+    Binaries, Broker, Client, Event, Receiver, Recorded, Redis, Sandbox, Service, Services, Settings, Webhook, settings,
+};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -70,11 +72,18 @@ impl Fanfare {
     }
 
     /// The same over servers of the story's own.
-    pub(crate) async fn start_over(sandbox: Sandbox, redis: Redis, broker: &Broker, changes: &[(&str, &str)]) -> Result<Self> {
+    pub(crate) async fn start_over(
+        sandbox: Sandbox,
+        redis: Redis,
+        broker: &Broker,
+        changes: &[(&str, &str)],
+    ) -> Result<Self> {
         let vhost = format!("story-{}", VHOSTS.fetch_add(1, Ordering::Relaxed));
         let amqp_url = broker.vhost(&vhost).await?;
         let mut settings = settings(&amqp_url, &redis.url());
-        for (name, value) in [("FANFARE_DISPATCHER__TIMEOUT", "2s"), ("FANFARE_TELEMETRY__LOG_FORMAT", "text")].iter().chain(changes) {
+        for (name, value) in
+            [("FANFARE_DISPATCHER__TIMEOUT", "2s"), ("FANFARE_TELEMETRY__LOG_FORMAT", "text")].iter().chain(changes)
+        {
             settings.insert((*name).to_owned(), (*value).to_owned());
         }
         let services = Services::start(&sandbox, &Binaries::of_profile("debug"), &settings).await?;
@@ -122,17 +131,22 @@ impl Fanfare {
                 let count = |state: &str| ledger.get(state).copied().unwrap_or(0);
                 let ended = count("delivered") + count("failed") + count("cancelled") + count("held");
                 let mut redis = self.redis_connection().await?;
-                let unfanned: i64 = redis::cmd("ZCARD").arg(format!("f:{{{tenant}}}:open")).query_async(&mut redis).await?;
+                let unfanned: i64 =
+                    redis::cmd("ZCARD").arg(format!("f:{{{tenant}}}:open")).query_async(&mut redis).await?;
                 if count("created") == ended && count("pending") == 0 && unfanned == 0 {
                     break;
                 }
-                ensure!(Instant::now() < deadline, "the books of `{tenant}` do not balance: {ledger:?}, not fanned out: {unfanned}");
+                ensure!(
+                    Instant::now() < deadline,
+                    "the books of `{tenant}` do not balance: {ledger:?}, not fanned out: {unfanned}"
+                );
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
         let broker = broker().await?;
         loop {
-            let left: Vec<_> = broker.depths(&self.vhost).await?.into_iter().filter(|queue| queue.ready + queue.unacked > 0).collect();
+            let left: Vec<_> =
+                broker.depths(&self.vhost).await?.into_iter().filter(|queue| queue.ready + queue.unacked > 0).collect();
             // Copies that a redelivery made wait in tiers until they come up as stale.
             if left.iter().all(|queue| queue.name.starts_with("fanfare.tier.") || queue.name == "fanfare.rejected") {
                 break;

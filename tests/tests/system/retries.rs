@@ -8,7 +8,12 @@ use serde_json::json;
 
 use crate::fanfare::{Fanfare, Tenant, order, requests, story};
 
-async fn answers(tenant: &Tenant, receiver: &Receiver, answers: Vec<Answer>, schedule: &[&str]) -> Result<serde_json::Value> {
+async fn answers(
+    tenant: &Tenant,
+    receiver: &Receiver,
+    answers: Vec<Answer>,
+    schedule: &[&str],
+) -> Result<serde_json::Value> {
     receiver.answer_in_turn(answers);
     let webhook = tenant.webhook_with(receiver, "order.paid", &json!({ "retrySchedule": schedule })).await?;
     let event = tenant.client.publish(&order("order.paid", 1)).await?;
@@ -105,7 +110,11 @@ fn a_receiver_that_asks_for_time_gets_it_for_the_whole_webhook() {
             tenant.delivery_that_is(&event, "delivered").await?;
         }
         for later in &receiver.requests()[1..] {
-            assert!(later.at.duration_since(asked)? >= Duration::from_millis(1_990), "{:?}", later.at.duration_since(asked));
+            assert!(
+                later.at.duration_since(asked)? >= Duration::from_millis(1_990),
+                "{:?}",
+                later.at.duration_since(asked)
+            );
         }
         fanfare.balance().await
     });

@@ -37,7 +37,13 @@ fn a_changed_target_trigger_or_filter_is_in_force_at_once() {
         let mut fanfare = Fanfare::start().await?;
         let tenant = fanfare.tenant("acme").await?;
         let (before, after) = (Receiver::start().await?, Receiver::start().await?);
-        let webhook = tenant.webhook_with(&before, "order.paid", &json!({ "filter": { "data": { "total": [{ "numeric": [">", 100] }] } } })).await?;
+        let webhook = tenant
+            .webhook_with(
+                &before,
+                "order.paid",
+                &json!({ "filter": { "data": { "total": [{ "numeric": [">", 100] }] } } }),
+            )
+            .await?;
         let path = format!("/v1/webhooks/{}", webhook.id);
         tenant.client.publish(&order("order.paid", 100)).await?;
         tenant.client.publish(&order("order.paid", 101)).await?;
@@ -117,7 +123,9 @@ async fn fanfare_held(fanfare: &Fanfare) -> anyhow::Result<u64> {
     while held < 30 && std::time::Instant::now() < deadline {
         for queue in 0..8 {
             let name = format!("fanfare.events.{queue}");
-            while let Some(message) = channel.basic_get(name.as_str().into(), lapin::options::BasicGetOptions::default()).await? {
+            while let Some(message) =
+                channel.basic_get(name.as_str().into(), lapin::options::BasicGetOptions::default()).await?
+            {
                 let batch: serde_json::Value = serde_json::from_slice(&message.data)?;
                 held += batch["events"].as_array().map_or(0, |events| events.len() as u64);
             }
