@@ -207,6 +207,18 @@ impl Configuration {
         self.fresh(id, 0).await
     }
 
+    /// A tenant's configuration as it is now in Redis, read whole only where it is not what is known.
+    pub async fn latest(&self, id: &TenantId) -> Result<Option<Arc<TenantConfig>>, StoreError> {
+        let known = self.tenant(id);
+        let stored: Option<u64> = self.redis.run(redis::cmd("GET").arg(format!("{}:cv", prefix(id.as_str())))).await?;
+        match known {
+            Some(known) if stored == Some(known.version) => Ok(Some(known)),
+            // A version never goes back, and outlives its tenant.
+            Some(known) if stored < Some(known.version) => Err(StoreError::Lost),
+            _ => self.fresh(id, stored.unwrap_or(0)).await,
+        }
+    }
+
     async fn fresh(&self, id: &TenantId, version: u64) -> Result<Option<Arc<TenantConfig>>, StoreError> {
         let (stored_version, config) = self.read_tenant(id).await?;
         match stored_version {

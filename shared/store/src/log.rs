@@ -66,8 +66,8 @@ pub struct DeliveryView {
 pub struct DeliveryDetail {
     /// The delivery.
     pub view: DeliveryView,
-    /// Its attempts, in order.
-    pub attempts: Vec<AttemptEntry>,
+    /// Its attempts by their numbers, in order; one that Redis has lost is missing.
+    pub attempts: Vec<(u32, AttemptEntry)>,
     /// Its event as JSON, from which its body is rendered; empty where it is gone.
     pub event: Vec<u8>,
 }
@@ -303,7 +303,8 @@ impl Log for HotLog {
         let mut attempts = Vec::new();
         for number in 1..=view.attempts {
             if let Some(entry) = hash.get(&format!("{field}.{number}")) {
-                attempts.push(serde_json::from_slice(entry).map_err(|error| StoreError::Odd(error.to_string()))?);
+                let entry = serde_json::from_slice(entry).map_err(|error| StoreError::Odd(error.to_string()))?;
+                attempts.push((number, entry));
             }
         }
         let event = hash.get("b").map(|stored| blob::unpack(stored)).transpose()?.unwrap_or_default();

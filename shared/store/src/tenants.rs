@@ -80,6 +80,10 @@ impl Tenants {
 
     /// Makes a tenant; `Stale` where there is one of that id.
     pub async fn create(&self, tenant: &Tenant) -> Result<Saved, StoreError> {
+        // A Redis that came back empty must not get a mark of its own: it would pass for the one we knew.
+        if let Some(known) = self.configuration.tenants().first() {
+            self.configuration.latest(&known.tenant.id).await?;
+        }
         // Into the set first: a member without a record is nobody, a record outside the set would never be loaded.
         let mut pipeline = redis::pipe();
         pipeline.cmd("SET").arg(GENERATION).arg(fanfare_domain::hex(&rand::random::<[u8; 16]>())).arg("NX").ignore();
@@ -123,6 +127,17 @@ impl Tenants {
     /// Deletes a webhook; what is pending for it is cancelled as it comes up.
     pub async fn delete_webhook(&self, tenant: &TenantId, webhook: &WebhookId) -> Result<Saved, StoreError> {
         self.write(&self.scripts.delete_webhook, tenant, &[webhook.as_str().as_bytes()]).await
+    }
+
+    /// Deletes a webhook if it is at this revision; `Stale` where it has changed.
+    pub async fn delete_webhook_at(
+        &self,
+        tenant: &TenantId,
+        webhook: &WebhookId,
+        revision: u64,
+    ) -> Result<Saved, StoreError> {
+        let args: [&[u8]; 2] = [webhook.as_str().as_bytes(), &revision.to_string().into_bytes()];
+        self.write(&self.scripts.delete_webhook, tenant, &args).await
     }
 
     /// Disables a webhook, whatever else happens to it meanwhile. `false` where it is gone, or disabled already.

@@ -1,0 +1,203 @@
+//! The routes (contract.md, Management API), what their handlers share, and what every request has around it.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use axum::{
+    Router,
+    extract::{MatchedPath, Request, State},
+    http::StatusCode,
+    middleware::{Next, from_fn, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::{delete, get, post},
+    serve::ListenerExt,
+};
+use fanfare_bus::{Answers, Bus, Link, ask_channel};
+use fanfare_catalog::Catalogs;
+use fanfare_domain::TargetRules;
+use fanfare_runtime::{Problem, Settings};
+use fanfare_store::{Configuration, Deliveries, HotLog, Redis, Sealer, Tenants};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    acts, catalog, deliveries, events, keys, metrics::Metrics, ping, request::no_parameters, tenants, webhooks,
+};
+
+/// Requests worked on at once; one more is asked to come again.
+const REQUESTS_AT_ONCE: usize = 512;
+/// How long the dispatcher's answer to a ping may take beyond the attempt itself: two hops through the broker.
+const PING_MARGIN: Duration = Duration::from_secs(5);
+
+/// What the handlers share.
+pub(crate) struct Api {
+    pub(crate) admin_token: String,
+    pub(crate) catalogs: Catalogs,
+    pub(crate) configuration: Configuration,
+    pub(crate) lost: watch::Receiver<bool>,
+    pub(crate) tenants: Tenants,
+    pub(crate) deliveries: Deliveries,
+    pub(crate) log: HotLog,
+    pub(crate) sealer: Sealer,
+    pub(crate) targets: TargetRules,
+    pub(crate) bus: Bus,
+    pub(crate) answers: Answers,
+    pub(crate) ping_patience: Duration,
+    pub(crate) retention_ms: u64,
+    metrics: Metrics,
+    room: Arc<Semaphore>,
+    under_way: TaskTracker,
+}
+
+impl Api {
+    pub(crate) fn new(
+        settings: &Settings,
+        catalogs: Catalogs,
+        sealer: Sealer,
+        redis: &Redis,
+        configuration: Configuration,
+        bus: Bus,
+        metrics: Metrics,
+    ) -> anyhow::Result<Arc<Self>> {
+        let admin_token = settings.api.admin_token.clone().context("setting FANFARE_API__ADMIN_TOKEN: is required")?;
+        let (retention, timeout) = (settings.log.retention, settings.dispatcher.timeout.0);
+        Ok(Arc::new(Self {
+            admin_token,
+            catalogs,
+            lost: configuration.lost(),
+            tenants: Tenants::new(redis, &configuration),
+            configuration,
+            deliveries: Deliveries::new(redis, timeout, settings.dispatcher.max_in_flight_per_webhook, retention),
+            log: HotLog::new(redis, retention),
+            sealer,
+            targets: settings.target_rules(),
+            answers: ask_channel(&bus),
+            bus,
+            ping_patience: timeout + PING_MARGIN,
+            retention_ms: retention.as_millis(),
+            metrics,
+            room: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),
+            under_way: TaskTracker::new(),
+        }))
+    }
+
+    /// Refuses what needs the broker while it takes nothing: a publish would wait for as long as that lasts.
+    pub(crate) fn broker_takes_messages(&self) -> Result<(), Problem> {
+        match *self.bus.link().borrow() {
+            Link::Up => Ok(()),
+            Link::Blocked => Err(Problem::unavailable("the broker takes no messages at present")),
+            Link::Away => Err(Problem::unavailable("the broker is away")),
+        }
+    }
+}
+
+/// Names below `/v1` that no catalog may give its webhooks: ours, now or by the contract.
+const RESERVED: [&str; 9] =
+    ["tenants", "keys", "triggers", "deliveries", "events", "replays", "filters", "stats", "health"];
+
+/// Refuses catalogs whose name for their webhooks would hide another route.
+pub(crate) fn check_collections(catalogs: &Catalogs) -> anyhow::Result<()> {
+    for name in collections(catalogs) {
+        anyhow::ensure!(
+            !RESERVED.contains(&name),
+            "a catalog calls its webhooks `{name}`, which is a route of its own"
+        );
+    }
+    Ok(())
+}
+
+fn routes(api: &Arc<Api>) -> Router {
+    let mut lists = Router::new()
+        .route("/v1/tenants", get(tenants::list))
+        .route("/v1/deliveries", get(deliveries::list))
+        .route("/v1/events", get(events::list));
+    let mut others = Router::new()
+        .route("/v1/tenants", post(tenants::create))
+        .route("/v1/tenants/{id}", get(tenants::read).patch(tenants::change).delete(tenants::remove))
+        .route("/v1/tenants/{id}/keys", get(keys::list).post(keys::create))
+        .route("/v1/tenants/{id}/keys/{key}", delete(keys::remove))
+        .route("/v1/keys", get(keys::list_operators).post(keys::create_operators))
+        .route("/v1/keys/{key}", delete(keys::remove_operators))
+        .route("/v1/event-types", get(catalog::event_types))
+        .route("/v1/triggers", get(catalog::triggers))
+        .route("/v1/deliveries/{id}", get(deliveries::read))
+        .route("/v1/deliveries/{id}/retry", post(acts::retry))
+        .route("/v1/deliveries/{id}/cancel", post(acts::cancel))
+        .route("/v1/events/{event}", get(events::read));
+    for name in collections(&api.catalogs) {
+        lists = lists.route(&format!("/v1/{name}"), get(webhooks::list));
+        others = others
+            .route(&format!("/v1/{name}"), post(webhooks::create))
+            .route(&format!("/v1/{name}/{{id}}"), get(webhooks::read).patch(webhooks::change).delete(webhooks::remove))
+            .route(&format!("/v1/{name}/{{id}}/ping"), post(ping::send))
+            .route(&format!("/v1/{name}/{{id}}/secret/rotate"), post(webhooks::rotate))
+            .route(&format!("/v1/{name}/{{id}}/enable"), post(webhooks::enable));
+    }
+    lists
+        .merge(others.route_layer(from_fn(no_parameters)))
+        .fallback(|| async { nothing_here() })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method: `Allow` says which")
+        })
+        .layer(from_fn_with_state(api.clone(), around))
+        .with_state(api.clone())
+}
+
+/// What lists of webhooks are called: the contract's own name, and those of the catalogs.
+fn collections(catalogs: &Catalogs) -> std::collections::BTreeSet<&str> {
+    let own = catalogs.names().filter_map(|name| catalogs.get(name)).map(|catalog| catalog.collection());
+    own.chain([webhooks::COLLECTION]).collect()
+}
+
+/// The answer for what does not exist, and, just the same, for what is another tenant's.
+pub(crate) fn nothing_here() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "there is nothing at this address")
+}
+
+/// Finishes what is begun even where the client goes away, so that no change stops half way; counts; turns a panic into
+/// an answer.
+async fn around(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = match api.room.clone().try_acquire_owned() {
+        Err(_) => Problem::unavailable("too many requests at once").into_response(),
+        Ok(room) => {
+            let work = api.under_way.spawn(async move {
+                let _room = room;
+                next.run(request).await
+            });
+            work.await.unwrap_or_else(|error| {
+                tracing::error!(route = route.as_ref().map(MatchedPath::as_str), %error, "a request failed");
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a mistake of ours: it is in the log").into_response()
+            })
+        }
+    };
+    api.metrics.answered(route.as_ref().map(MatchedPath::as_str), &method, response.status(), begun.elapsed());
+    response
+}
+
+/// Listens where the management API is served.
+pub(crate) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        anyhow::anyhow!("cannot listen on {address}: {error}; another port: FANFARE_API__LISTEN=127.0.0.1:8082")
+    })
+}
+
+/// Serves until `stop`, then finishes the requests under way.
+pub(crate) async fn serve(listener: TcpListener, api: Arc<Api>, stop: CancellationToken) -> anyhow::Result<()> {
+    let listener = listener.tap_io(|connection| {
+        let _ = connection.set_nodelay(true); // slower without, not wrong
+    });
+    axum::serve(listener, routes(&api)).with_graceful_shutdown(stop.cancelled_owned()).await?;
+    api.under_way.close();
+    api.under_way.wait().await;
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! An attempt as shown (contract.md, Management API). Its body is not stored: it is rendered again, of the event and the
+//! shape that was pinned at fan-out.
+
+use fanfare_catalog::Catalogs;
+use fanfare_domain::{span::rfc3339, webhook::PayloadForm};
+use fanfare_store::AttemptEntry;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// An attempt in JSON.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct View {
+    number: u32,
+    at: String,
+    duration_ms: u64,
+    error: Option<String>,
+    request: Request,
+    response: Option<Response>,
+}
+
+#[derive(Debug, Serialize)]
+struct Request {
+    method: String,
+    url: String,
+    headers: Map<String, Value>,
+    /// Null where the event is gone, or the catalog that shaped it.
+    body: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Response {
+    status: u16,
+    headers: Map<String, Value>,
+    body: String,
+}
+
+/// The `number`th attempt, whose request had this body.
+pub(crate) fn view(number: u32, entry: AttemptEntry, body: Option<&str>) -> View {
+    let (answer_headers, answer_body) = (entry.answer_headers, entry.answer_body);
+    View {
+        number,
+        at: rfc3339(entry.at),
+        duration_ms: entry.ms,
+        error: entry.error,
+        request: Request {
+            method: entry.method,
+            url: entry.url,
+            headers: joined(entry.headers),
+            body: body.map(str::to_owned),
+        },
+        response: entry.status.map(|status| Response { status, headers: joined(answer_headers), body: answer_body }),
+    }
+}
+
+/// The body that an event's deliveries of this shape have.
+pub(crate) fn body(catalogs: &Catalogs, event: &[u8], shape: &str) -> Option<String> {
+    let (digest, form) = shape.split_once(':')?;
+    let form = [PayloadForm::Full, PayloadForm::Identity].into_iter().find(|known| known.as_str() == form)?;
+    let rendered = catalogs.by_digest(digest)?.render(event, form).ok()?;
+    String::from_utf8(rendered.body).ok()
+}
+
+/// What pins a body: the catalog by its digest, and the payload's form.
+pub(crate) fn shape(digest: &str, form: PayloadForm) -> String {
+    format!("{digest}:{}", form.as_str())
+}
+
+/// Headers by name; the values of one that came several times stand in one text (RFC 9110 5.3).
+fn joined(headers: Vec<(String, String)>) -> Map<String, Value> {
+    let mut map = Map::new();
+    for (name, value) in headers {
+        match map.get_mut(&name) {
+            Some(Value::String(known)) => {
+                known.push_str(", ");
+                known.push_str(&value);
+            }
+            _ => drop(map.insert(name, Value::String(value))),
+        }
+    }
+    map
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn entry() -> AttemptEntry {
+        AttemptEntry {
+            v: 1,
+            at: 1_700_000_000_123,
+            ms: 18,
+            error: None,
+            method: "POST".into(),
+            url: "https://example.com/?a=1".into(),
+            headers: vec![("webhook-id".into(), "x".into())],
+            status: Some(503),
+            answer_headers: vec![("via".into(), "a".into()), ("server".into(), "s".into()), ("via".into(), "b".into())],
+            answer_body: "busy".into(),
+        }
+    }
+
+    #[test]
+    fn an_attempt_is_shown_as_the_contract_says() {
+        assert_eq!(
+            json!(view(2, entry(), Some("{}"))),
+            json!({
+                "number": 2, "at": "2023-11-14T22:13:20.123Z", "durationMs": 18, "error": null,
+                "request": { "method": "POST", "url": "https://example.com/?a=1", "headers": { "webhook-id": "x" }, "body": "{}" },
+                "response": { "status": 503, "headers": { "via": "a, b", "server": "s" }, "body": "busy" },
+            })
+        );
+    }
+
+    #[test]
+    fn without_an_answer_there_is_no_response() {
+        let failed = AttemptEntry { status: None, error: Some("no answer within 15 s".into()), ..entry() };
+        let view = json!(view(1, failed, None));
+        assert_eq!((&view["response"], &view["request"]["body"]), (&Value::Null, &Value::Null));
+        assert_eq!(view["error"], "no answer within 15 s");
+    }
+
+    #[test]
+    fn a_body_is_rendered_by_the_catalog_that_shaped_it() {
+        let catalogs = Catalogs::builtin();
+        let digest = catalogs.get("standard").unwrap().digest();
+        let event = br#"{"specversion":"1.0","id":"1","source":"/s","type":"t","time":"2026-01-15T09:30:00Z","data":{"n":1.50}}"#;
+        let shape = shape(digest, PayloadForm::Full);
+        assert_eq!(
+            body(&catalogs, event, &shape).unwrap(),
+            r#"{"type":"t","timestamp":"2026-01-15T09:30:00Z","data":{"n":1.50}}"#
+        );
+        for (event, shape) in [(&event[..], "0123456789ab:full"), (event, "x"), (b"", shape.as_str())] {
+            assert_eq!(body(&catalogs, event, shape), None, "{shape}");
+        }
+    }
+}
