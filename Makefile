@@ -1,11 +1,11 @@
 # `make` alone lists what there is.
-.PHONY: help run test bench fmt lint
+.PHONY: help run test test-trixie bench fmt lint
 .DEFAULT_GOAL := help
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: ## Fanfare on this machine with a sample receiver; CATALOG=standard, PORT_BASE=50000
 	@deploy/local/install
@@ -14,8 +14,15 @@ run: ## Fanfare on this machine with a sample receiver; CATALOG=standard, PORT_B
 
 test: ## unit tests, property tests, and the whole system as a black box
 	@deploy/local/install
-	cargo build --workspace --bins
+	@tests/languages/install
+	cargo build --workspace --all-targets
 	cargo test --workspace
+
+test-trixie: ## the main path on Debian 13's RabbitMQ 4.0 with Redis 8.0, then Valkey 8.1 (as root)
+	@deploy/local/trixie
+	cargo build --workspace --all-targets
+	FANFARE_TEST_ROOT=/var/cache/fanfare-trixie cargo test -p fanfare-tests --test system -- delivery:: retries:: waits::
+	FANFARE_TEST_ROOT=/var/cache/fanfare-trixie FANFARE_TEST_REDIS=valkey-server cargo test -p fanfare-tests --test system -- delivery::
 
 bench: ## throughput, latency and cost, beside the floor
 	@deploy/local/install

@@ -1,0 +1,2 @@
+//! What is tried from outside: the benchmark; the black-box tests lie in `tests/`.
+pub mod bench;

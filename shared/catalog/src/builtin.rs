@@ -73,3 +73,59 @@ impl Catalogs {
         self.by_name.keys().map(String::as_str)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What loading a folder of these files gives: the catalogs' names, or the error.
+    fn loaded(test: &str, files: &[(&str, &str)]) -> Result<Vec<String>, String> {
+        let folder = std::env::temp_dir().join(format!("fanfare-catalogs-{}-{test}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        let loaded = Catalogs::load(Some(&folder));
+        std::fs::remove_dir_all(&folder).unwrap();
+        loaded.map(|catalogs| catalogs.names().map(str::to_owned).collect()).map_err(|error| format!("{error:#}"))
+    }
+
+    const SHOP: &str = "format: 1\nname: shop\ndescription: d\nrequest: { body: { full: . } }\n";
+
+    #[test]
+    fn a_folders_catalogs_join_the_built_in_ones() {
+        let builtin: Vec<String> = Catalogs::builtin().names().map(str::to_owned).collect();
+        let mut with_shop = [builtin.clone(), vec!["shop".to_owned()]].concat();
+        with_shop.sort();
+        assert_eq!(loaded("joins", &[("a.yaml", SHOP), ("b.txt", "no catalog")]), Ok(with_shop));
+        assert_eq!(loaded("empty", &[]), Ok(builtin));
+        assert!(Catalogs::load(Some(Path::new("/nowhere"))).is_err());
+    }
+
+    #[test]
+    fn a_wrong_file_is_named_with_its_line_and_why() {
+        for (test, files, expected) in [
+            (
+                "jq",
+                &[("b.yaml", SHOP), ("a.yaml", &SHOP.replace("full: .", "full: now"))][..],
+                "a.yaml` is wrong: line 4: request.body.full: line 1 of the template, at `now`: a template has no function `now`",
+            ),
+            ("twice", &[("a.yaml", SHOP), ("b.yaml", SHOP)], "b.yaml` is wrong: there is a catalog `shop` already"),
+            (
+                "taken",
+                &[("a.yaml", &SHOP.replace("shop", "standard"))],
+                "a.yaml` is wrong: there is a catalog `standard` already",
+            ),
+            ("none", &[("a.yaml", "")], "a.yaml` is wrong: "),
+        ] {
+            let error = loaded(test, files).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn catalogs_are_shared_between_threads() {
+        fn shared<T: Send + Sync + 'static>(_: &T) {}
+        shared(&Catalogs::builtin());
+    }
+}

@@ -229,7 +229,8 @@ impl Catalog {
             let body = String::from_utf8_lossy(&rendered.body);
             match example.body.get(&form).map(Value::to_string) {
                 Some(expected) if expected != body => {
-                    return Err(format!("its body in {} is {body}, not {expected}", form.as_str()));
+                    let (is, not) = where_they_differ(&body, &expected);
+                    return Err(format!("its body in {} goes on `{is}`, not `{not}`", form.as_str()));
                 }
                 _ => {}
             }
@@ -426,7 +427,7 @@ fn matched_types(pattern: &Value, known: Option<&[&str]>) -> Option<Vec<String>>
 fn request(file: RequestFile) -> Request {
     let headers = file.headers.into_iter().map(|(name, value)| match value {
         HeaderFile::Constant(text) => (name, HeaderValue::Constant(text)),
-        HeaderFile::Program { jq } => (name, HeaderValue::Template(jq.0)),
+        HeaderFile::Program(program) => (name, HeaderValue::Template(program.0)),
     });
     Request {
         content_type: file.content_type,
@@ -434,6 +435,13 @@ fn request(file: RequestFile) -> Request {
         headers: headers.collect(),
         body: file.body.into_iter().map(|(form, program)| (form, program.0)).collect(),
     }
+}
+
+/// How two texts go on from shortly before where they differ, so that long bodies give a short error.
+fn where_they_differ(one: &str, other: &str) -> (String, String) {
+    let same = one.chars().zip(other.chars()).take_while(|(a, b)| a == b).count();
+    let shown = |text: &str| text.chars().skip(same.saturating_sub(20)).take(60).collect();
+    (shown(one), shown(other))
 }
 
 /// Where each name stands; the error is one that stands twice.
@@ -449,8 +457,7 @@ fn index<'a>(names: impl Iterator<Item = &'a str>) -> Result<HashMap<String, usi
 
 /// The line of the `nth` (from 0) place where a value stands behind a key, for what is found only in the whole.
 fn line_of(text: &str, value: &str, nth: usize) -> Option<usize> {
-    let stands_here = |line: &str| {
-        line.split_once(": ").is_some_and(|(_, rest)| rest.trim().trim_matches(['"', '\'']) == value)
-    };
+    let stands_here =
+        |line: &str| line.split_once(": ").is_some_and(|(_, rest)| rest.trim().trim_matches(['"', '\'']) == value);
     text.lines().enumerate().filter(|(_, line)| stands_here(line)).nth(nth).map(|(at, _)| at + 1)
 }

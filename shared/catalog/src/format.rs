@@ -95,11 +95,35 @@ pub(crate) struct RequestFile {
     pub(crate) body: BTreeMap<PayloadForm, ProgramFile>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged, deny_unknown_fields, expecting = "a header is a text or `{jq: program}`")]
+#[derive(Debug)]
 pub(crate) enum HeaderFile {
     Constant(String),
-    Program { jq: ProgramFile },
+    Program(ProgramFile),
+}
+
+impl<'de> Deserialize<'de> for HeaderFile {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Raw {
+            jq: ProgramFile,
+        }
+        struct TextOrProgram;
+        impl<'de> Visitor<'de> for TextOrProgram {
+            type Value = HeaderFile;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or `{jq: program}`")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<HeaderFile, E> {
+                Ok(HeaderFile::Constant(text.to_owned()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<HeaderFile, A::Error> {
+                let raw = Raw::deserialize(value::MapAccessDeserializer::new(map))?;
+                Ok(HeaderFile::Program(raw.jq))
+            }
+        }
+        from.deserialize_any(TextOrProgram)
+    }
 }
 
 /// A jq program, compiled where it stands.
@@ -248,9 +272,9 @@ fn schema<'de, D: Deserializer<'de>>(from: D) -> Result<Option<(Value, jsonschem
 fn pattern<'de, D: Deserializer<'de>>(from: D) -> Result<(Value, Pattern), D::Error> {
     checked(from, |pattern: Value| match Pattern::parse(&pattern) {
         Ok(compiled) => Ok((pattern, compiled)),
-        Err(errors) => Err(errors
-            .first()
-            .map_or("no event pattern".into(), |error| format!("no event pattern, at `{}`: {}", error.path, error.message))),
+        Err(errors) => Err(errors.first().map_or("no event pattern".into(), |error| {
+            format!("no event pattern, at `{}`: {}", error.path, error.message)
+        })),
     })
 }
 
@@ -441,3 +465,6 @@ fn json_content_type() -> String {
 fn our_user_agent() -> String {
     concat!("Fanfare/", env!("CARGO_PKG_VERSION")).into()
 }
+
+#[cfg(test)]
+mod tests;

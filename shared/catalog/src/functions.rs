@@ -36,7 +36,12 @@ impl<'a> HasLut<'a, Metered> for Run<'a> {
 
 /// All functions; ours come first, so they win over jaq's of the same name.
 pub(crate) fn functions() -> impl Iterator<Item = Fun<Metered>> {
-    own().into_iter().map(|function| run::<Metered>(function)).chain(jaq_core::funs()).chain(jaq_std::funs()).chain(jaq_json::funs())
+    own()
+        .into_iter()
+        .map(|function| run::<Metered>(function))
+        .chain(jaq_core::funs())
+        .chain(jaq_std::funs())
+        .chain(jaq_json::funs())
 }
 
 fn own() -> [Filter<RunPtr<Metered>>; 10] {

@@ -1,4 +1,4 @@
-//! JSON as a template sees it. Numbers and key order stay as they were written, depth and size are bounded.
+//! JSON as templates read and write it. Numbers and key order stay as they were written, depth and size are bounded.
 //!
 //! jaq-json has a reader and a writer, too. Ours keeps `-0`, reads a number of many digits in linear time, refuses deep
 //! nesting before it can overflow the stack, writes nothing that is no JSON, and is faster.
@@ -37,6 +37,74 @@ pub(crate) fn read(json: &Bytes) -> Result<Val, ReadError> {
     match reader.peek() {
         None => Ok(value),
         Some(_) => Err(ReadError::Syntax(reader.at)),
+    }
+}
+
+/// An object's members as the texts they are, names without quotes. The text must be JSON, as what
+/// `fanfare_domain::Event` holds is: values are skipped, not judged.
+pub(crate) fn members(object: &str) -> Result<Vec<(&str, &str)>, ReadError> {
+    let json = object.as_bytes();
+    let wrong = |at| Err(ReadError::Syntax(at));
+    let mut members = Vec::with_capacity(12);
+    let mut at = skip_blanks(json, 0);
+    if json.get(at) != Some(&b'{') {
+        return wrong(at);
+    }
+    at = skip_blanks(json, at + 1);
+    while json.get(at) != Some(&b'}') || !members.is_empty() {
+        let name = at..skip_value(json, at)?;
+        if json[at] != b'"' {
+            return wrong(at);
+        }
+        at = skip_blanks(json, name.end);
+        if json.get(at) != Some(&b':') {
+            return wrong(at);
+        }
+        at = skip_blanks(json, at + 1);
+        let value = at..skip_value(json, at)?;
+        at = skip_blanks(json, value.end);
+        members.push((&object[name.start + 1..name.end - 1], &object[value]));
+        match json.get(at) {
+            Some(b',') => at = skip_blanks(json, at + 1),
+            Some(b'}') => break,
+            _ => return wrong(at),
+        }
+    }
+    if skip_blanks(json, at + 1) == json.len() { Ok(members) } else { wrong(at + 1) }
+}
+
+fn skip_blanks(json: &[u8], mut at: usize) -> usize {
+    while matches!(json.get(at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+        at += 1;
+    }
+    at
+}
+
+/// Where the value that begins here ends.
+fn skip_value(json: &[u8], start: usize) -> Result<usize, ReadError> {
+    let (mut at, mut depth) = (start, 0_usize);
+    loop {
+        match json.get(at) {
+            None => return Err(ReadError::Syntax(at)),
+            Some(b'"') => {
+                at += 1;
+                while *json.get(at).ok_or(ReadError::Syntax(at))? != b'"' {
+                    at += if json[at] == b'\\' { 2 } else { 1 };
+                }
+            }
+            Some(b'{' | b'[') => depth += 1,
+            Some(b'}' | b']') => depth = depth.checked_sub(1).ok_or(ReadError::Syntax(at))?,
+            Some(_) => {}
+        }
+        at += 1;
+        // A number or word ends where something else begins, everything else ends with its last byte.
+        let ends = match json.get(at) {
+            None | Some(b',' | b'}' | b']' | b':' | b' ' | b'\t' | b'\n' | b'\r') => true,
+            Some(_) => matches!(json[at - 1], b'"' | b'}' | b']'),
+        };
+        if depth == 0 && ends {
+            return Ok(at);
+        }
     }
 }
 
@@ -160,7 +228,8 @@ impl Reader<'_> {
             }
         }
         let text = if escaped {
-            let text: String = serde_json::from_slice(&self.json[self.at..=end]).map_err(|_| ReadError::Syntax(start))?;
+            let text: String =
+                serde_json::from_slice(&self.json[self.at..=end]).map_err(|_| ReadError::Syntax(start))?;
             Bytes::from(text)
         } else {
             self.json.slice(start..end)
@@ -308,8 +377,27 @@ mod tests {
     #[test]
     fn what_is_no_json_is_refused() {
         for json in [
-            "", "{", "[1,]", "[1 2]", r#"{"a"}"#, r#"{"a":1,}"#, "{a:1}", "01", "-", "1.", "1e", ".5", "+1", "NaN",
-            "nul", "\"a", "\"\\x\"", "\"\u{1}\"", r#""\ud800""#, "1 2", "# c\n1",
+            "",
+            "{",
+            "[1,]",
+            "[1 2]",
+            r#"{"a"}"#,
+            r#"{"a":1,}"#,
+            "{a:1}",
+            "01",
+            "-",
+            "1.",
+            "1e",
+            ".5",
+            "+1",
+            "NaN",
+            "nul",
+            "\"a",
+            "\"\\x\"",
+            "\"\u{1}\"",
+            r#""\ud800""#,
+            "1 2",
+            "# c\n1",
         ] {
             assert!(matches!(again(json), Err(ReadError::Syntax(_))), "{json}");
         }

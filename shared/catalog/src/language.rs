@@ -30,8 +30,8 @@ const FUNCTIONS: &[(&str, &[usize])] = &[
     ("@uri", &[0]),
     ("abs", &[0]),
     ("add", &[0, 1]),
-    ("all", &[0, 1]),
-    ("any", &[0, 1]),
+    ("all", &[0, 1, 2]),
+    ("any", &[0, 1, 2]),
     ("arrays", &[0]),
     ("ascii_downcase", &[0]),
     ("ascii_upcase", &[0]),
@@ -114,8 +114,8 @@ pub(crate) struct Refusal<'s> {
 
 type Checked<'s, T = Term<&'s str>> = Result<T, Refusal<'s>>;
 
-/// Parses a template and makes of it what is to be compiled; the global variables it reads are noted in `globals`.
-pub(crate) fn parse<'s>(text: &'s str, globals: &mut Vec<&'s str>) -> Checked<'s> {
+/// Parses a template.
+pub(crate) fn parse(text: &str) -> Checked<'_> {
     if text.len() > MAX_BYTES {
         return refuse(None, format!("a template is at most {MAX_BYTES} bytes"));
     }
@@ -123,20 +123,24 @@ pub(crate) fn parse<'s>(text: &'s str, globals: &mut Vec<&'s str>) -> Checked<'s
         Some((expected, at)) => Refusal { at: Some(at), why: format!("expected a {}", expected.as_str()) },
         None => Refusal { at: None, why: "no jq".into() },
     })?;
-    let term = Parser::new(&tokens).parse(|parser| parser.term()).map_err(|errors| match errors.first() {
+    Parser::new(&tokens).parse(|parser| parser.term()).map_err(|errors| match errors.first() {
         Some((expected, found)) => {
             Refusal { at: Some(Token::opt_as_str(*found, text)), why: format!("expected {}", expected.as_str()) }
         }
         None => Refusal { at: None, why: "no jq".into() },
-    })?;
+    })
+}
+
+/// Judges a parsed template, or a part of one, and has its values weighed; the global variables it reads are noted in
+/// `globals`.
+pub(crate) fn metered<'s>(term: Term<&'s str>, globals: &mut Vec<&'s str>) -> Checked<'s> {
     Check { globals }.term(term)
 }
 
 /// The definitions that templates stand on: jaq's and our own.
-pub(crate) fn definitions<'s>() -> impl Iterator<Item = Def<&'s str>> {
+pub(crate) fn definitions() -> Vec<Def<&'static str>> {
     let own = jaq_core::load::parse(OWN_DEFINITIONS, |parser| parser.defs()).expect("the definitions above are jq");
-    let all = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs()).chain(own);
-    all.map(|def| -> Def<&'s str> { def })
+    jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs()).chain(own).collect()
 }
 
 fn refuse<'s, T>(at: Option<&'s str>, why: impl Into<String>) -> Checked<'s, T> {
@@ -290,12 +294,23 @@ impl<'s> Check<'_, 's> {
     }
 }
 
+/// A text or number that stands in the program itself.
 fn is_literal(term: &Term<&str>) -> bool {
-    match term {
-        Term::Num(_) => true,
-        Term::Str(None, parts) => parts.iter().all(|part| !matches!(part, StrPart::Term(_))),
-        _ => false,
+    matches!(term, Term::Num(_)) || literal_text(term).is_some()
+}
+
+/// The text that a literal is, its escapes resolved.
+pub(crate) fn literal_text(term: &Term<&str>) -> Option<String> {
+    let Term::Str(None, parts) = term else { return None };
+    let mut text = String::new();
+    for part in parts {
+        match part {
+            StrPart::Str(plain) => text.push_str(plain),
+            StrPart::Char(char) => text.push(*char),
+            StrPart::Term(_) => return None,
+        }
     }
+    Some(text)
 }
 
 fn pipe<'s>(left: Term<&'s str>, right: Term<&'s str>) -> Term<&'s str> {

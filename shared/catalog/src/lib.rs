@@ -5,12 +5,13 @@
 mod builtin; // the catalogs that come with Fanfare, and the operator's folder
 mod catalog; // one catalog, compiled
 mod format; // its file
-mod functions; // what templates can call beside jq's own functions
+mod functions; // what a program can call beside jq's own functions
 mod json; // JSON as templates read and write it
-mod language; // what a template may say
+mod language; // what a program may say
+mod program; // a jq program, compiled
 mod render; // an event becomes a request
 mod schema; // an event judged by JSON Schema
-mod template; // a jq program, compiled
+mod template; // a body or header made of an event: a program, where it does more than place things
 
 pub use builtin::Catalogs;
 pub use catalog::{Catalog, CatalogError, EventType, Example, SecretForm, Trigger, TriggerRule};

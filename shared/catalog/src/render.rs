@@ -2,14 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-use fanfare_domain::{span, webhook::PayloadForm};
-use jaq_json::Val;
+use fanfare_domain::webhook::PayloadForm;
+use serde_json::Value;
 
-use crate::{
-    json,
-    template::{Global, Template},
-};
+use crate::template::{Input, Template};
 
 /// The most that a body may be, whatever its event.
 const BASE_BODY_BYTES: usize = 64 * 1024;
@@ -69,22 +65,19 @@ impl Request {
     /// Makes the request of an event in CloudEvents' JSON format, with a `time`.
     pub(crate) fn render(&self, event: &[u8], form: PayloadForm) -> Result<Rendered, RenderError> {
         let template = self.body.get(&form).ok_or(RenderError::NoSuchForm)?;
-        let input = json::read(&Bytes::copy_from_slice(event)).map_err(|error| RenderError::Event(error.to_string()))?;
-        let run = |template: &Template| template.run(input.clone(), event.len(), |name| global(&input, name));
-
-        let most = BASE_BODY_BYTES + BODY_PER_EVENT * event.len();
-        let mut body = Vec::with_capacity(event.len() + 128);
-        json::write(&run(template)?, &mut body, most).map_err(|error| match error {
-            json::WriteError::TooLarge(most) => RenderError::TooLarge(most),
-            json::WriteError::NotJson(_) => RenderError::Template(error.to_string()),
-        })?;
+        let event = Input::read(event)?;
+        let mut body = Vec::with_capacity(event.bytes() + 128);
+        template.render(&event, &mut body, BASE_BODY_BYTES + BODY_PER_EVENT * event.bytes())?;
 
         let mut headers = Vec::with_capacity(self.headers.len() + 1);
         headers.push(("user-agent".to_owned(), self.user_agent.clone()));
         for (name, value) in &self.headers {
             let value = match value {
                 HeaderValue::Constant(value) => Some(value.clone()),
-                HeaderValue::Template(template) => header_text(name, &run(template)?)?,
+                HeaderValue::Template(template) => header_text(template, &event).map_err(|error| match error {
+                    RenderError::Template(why) => RenderError::Template(format!("header `{name}`: {why}")),
+                    other => other,
+                })?,
             };
             headers.extend(value.map(|value| (name.clone(), value)));
         }
@@ -92,23 +85,20 @@ impl Request {
     }
 }
 
-/// What a header's template made: null leaves the header out.
-fn header_text(name: &str, value: &Val) -> Result<Option<String>, RenderError> {
-    let wrong = |why: &str| Err(RenderError::Template(format!("header `{name}`: {why}")));
-    let text = match value {
-        Val::Null => return Ok(None),
-        Val::TStr(text) => text.to_vec(),
-        Val::Num(_) | Val::Bool(_) => {
-            let mut text = Vec::new();
-            json::write(value, &mut text, MAX_HEADER_BYTES)
-                .map_err(|error| RenderError::Template(format!("header `{name}`: {error}")))?;
-            text
-        }
-        _ => return wrong("must be a text, a number, a boolean or null"),
+/// What a header's template makes: null leaves the header out.
+fn header_text(template: &Template, event: &Input<'_>) -> Result<Option<String>, RenderError> {
+    let mut json = Vec::new();
+    template.render(event, &mut json, MAX_HEADER_BYTES)?;
+    let text = match serde_json::from_slice(&json) {
+        Ok(Value::Null) => return Ok(None),
+        Ok(Value::String(text)) => text,
+        Ok(Value::Number(_) | Value::Bool(_)) => String::from_utf8_lossy(&json).into_owned(), // as it was written
+        _ => return Err(RenderError::Template("must be a text, a number, a boolean or null".into())),
     };
-    match String::from_utf8(text) {
-        Ok(text) if is_header_value(&text) => Ok(Some(text)),
-        _ => wrong("must be visible ASCII characters and blanks, with none at either end"),
+    if is_header_value(&text) {
+        Ok(Some(text))
+    } else {
+        Err(RenderError::Template("must be visible ASCII characters and blanks, with none at either end".into()))
     }
 }
 
@@ -117,17 +107,60 @@ pub(crate) fn is_header_value(text: &str) -> bool {
     text.len() <= MAX_HEADER_BYTES && text.trim() == text && text.bytes().all(|byte| (0x20..0x7f).contains(&byte))
 }
 
-fn global(event: &Val, name: Global) -> Result<Val, RenderError> {
-    let Val::Obj(members) = event else { return Err(RenderError::Event("it is no object".into())) };
-    let time = members.iter().find_map(|(key, value)| match (key, value) {
-        (Val::TStr(key), Val::TStr(time)) if ***key == *b"time" => std::str::from_utf8(time).ok(),
-        _ => None,
-    });
-    let at_ms = time.and_then(span::parse_rfc3339).ok_or_else(|| RenderError::Event("it has no `time`".into()))?;
-    let integer = |number: u64| Val::from(isize::try_from(number).unwrap_or(isize::MAX));
-    Ok(match name {
-        Global::Unix => integer(at_ms / 1_000),
-        Global::UnixMs => integer(at_ms),
-        Global::Time => Val::from(span::rfc3339(at_ms)),
-    })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(header: &str, event: &str) -> Result<Vec<(String, String)>, RenderError> {
+        let request = Request {
+            content_type: "application/json".into(),
+            user_agent: "Shop/1".into(),
+            headers: vec![("x-made".into(), HeaderValue::Template(Template::compile(header).unwrap()))],
+            body: BTreeMap::from([(PayloadForm::Full, Template::compile(".").unwrap())]),
+        };
+        request.render(event.as_bytes(), PayloadForm::Full).map(|rendered| rendered.headers)
+    }
+
+    #[test]
+    fn a_header_is_made_of_the_event() {
+        let event = r#"{"type":"a \"b\"","n":1.50,"time":"2019-12-10T11:13:33Z","u":"ü","data":{"x":"y\nz"}}"#;
+        let agent = ("user-agent".to_owned(), "Shop/1".to_owned());
+        for (header, expected) in [
+            (".type", Some("a \"b\"")),
+            (".n", Some("1.50")),
+            ("$unix", Some("1575976413")),
+            ("\"v=\\(.n)\"", Some("v=1.50")),
+            (".gone", None),
+            ("if .gone then .gone else null end", None),
+            ("true", Some("true")),
+        ] {
+            let made = expected.map(|value| ("x-made".to_owned(), value.to_owned()));
+            let headers: Vec<_> = [agent.clone()].into_iter().chain(made).collect();
+            assert_eq!(rendered(header, event), Ok(headers), "{header}");
+        }
+        for header in [".u", ".data", ".data.x", "\" \"", "[1]", ".type | error"] {
+            match rendered(header, event) {
+                Err(RenderError::Template(why)) => assert!(why.starts_with("header `x-made`: "), "{why}"),
+                other => panic!("{header}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_is_bounded_by_its_event() {
+        let request = |template: &str| Request {
+            content_type: String::new(),
+            user_agent: String::new(),
+            headers: Vec::new(),
+            body: BTreeMap::from([(PayloadForm::Full, Template::compile(template).unwrap())]),
+        };
+        let event = format!(r#"{{"data":"{}"}}"#, "x".repeat(100_000));
+        let bytes =
+            |template: &str| request(template).render(event.as_bytes(), PayloadForm::Full).map(|it| it.body.len());
+        assert_eq!(bytes("{a: .data, b: .data, c: .data, d: .data}"), Ok(400_029));
+        let most = BASE_BODY_BYTES + BODY_PER_EVENT * event.len();
+        assert_eq!(bytes("{a: .data, b: .data, c: .data, d: .data, e: .data}"), Err(RenderError::TooLarge(most)));
+        assert_eq!(bytes(".data | [., ., ., ., .]"), Err(RenderError::TooLarge(most)));
+        assert_eq!(request(".").render(b"{}", PayloadForm::Identity), Err(RenderError::NoSuchForm));
+    }
 }

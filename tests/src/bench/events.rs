@@ -41,7 +41,8 @@ impl Event {
     /// It with the time now as the first of its `data`.
     pub(super) fn stamped(&self, micros: u64) -> Result<Bytes> {
         const DATA: &[u8] = b"\"data\":{";
-        let at = self.json.windows(DATA.len()).position(|found| found == DATA).context("`data` is no object")? + DATA.len();
+        let at =
+            self.json.windows(DATA.len()).position(|found| found == DATA).context("`data` is no object")? + DATA.len();
         let mut json = BytesMut::with_capacity(self.json.len() + STAMP.len() + STAMP_DIGITS + 1);
         json.extend_from_slice(&self.json[..at]);
         json.extend_from_slice(STAMP.as_bytes());
@@ -78,7 +79,9 @@ impl Example {
         let (mut pieces, mut ids) = (Vec::new(), HashMap::from([("EVENT_ID".to_owned(), 0)]));
         let compact = json.to_string();
         let mut rest = compact.as_str();
-        while let Some((text, (name, after))) = rest.split_once('<').and_then(|(text, rest)| Some((text, rest.split_once('>')?))) {
+        while let Some((text, (name, after))) =
+            rest.split_once('<').and_then(|(text, rest)| Some((text, rest.split_once('>')?)))
+        {
             let next = ids.len();
             pieces.extend([Piece::Text(text.into()), Piece::Id(*ids.entry(name.to_owned()).or_insert(next))]);
             rest = after;

@@ -32,7 +32,9 @@ pub fn run(mut arguments: impl Iterator<Item = String>) -> Result<()> {
         Some(child::RECEIVER) => on_one_thread(receiver::run(&child::read(&job()?)?)),
         Some(child::LOAD) => on_one_thread(load::run(child::read(&job()?)?)),
         // On all processors, as the services are.
-        Some(child::FLOOR) => Builder::new_multi_thread().enable_all().build()?.block_on(floor::run(child::read(&job()?)?)),
+        Some(child::FLOOR) => {
+            Builder::new_multi_thread().enable_all().build()?.block_on(floor::run(child::read(&job()?)?))
+        }
         _ => {
             let given = std::env::var("BENCH").unwrap_or_default();
             let words = given.split_whitespace().map(ToOwned::to_owned).chain(first).chain(arguments);

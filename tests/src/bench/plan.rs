@@ -44,16 +44,8 @@ pub(super) enum Part {
 }
 
 impl Part {
-    pub(super) const ALL: [Self; 8] = [
-        Self::Floor,
-        Self::Http,
-        Self::Batch,
-        Self::Amqp,
-        Self::Http10,
-        Self::Batch10,
-        Self::Amqp10,
-        Self::Latency,
-    ];
+    pub(super) const ALL: [Self; 8] =
+        [Self::Floor, Self::Http, Self::Batch, Self::Amqp, Self::Http10, Self::Batch10, Self::Amqp10, Self::Latency];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -94,7 +86,7 @@ pub(super) enum Asked {
     Run(Box<Plan>),
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Plan {
     pub(super) parts: Vec<Part>,
     pub(super) deliveries: usize,
@@ -162,10 +154,6 @@ impl Plan {
         Ok(Asked::Run(Box::new(plan)))
     }
 
-    pub(super) fn has(&self, part: Part) -> bool {
-        self.parts.contains(&part)
-    }
-
     pub(super) fn needs_fanfare(&self) -> bool {
         self.parts.iter().any(|part| *part != Part::Floor)
     }
@@ -197,7 +185,9 @@ mod tests {
 
     #[test]
     fn flags_go_over_the_defaults() {
-        let Asked::Run(plan) = parse("--only http,floor --deliveries 20000 --pairs 1").unwrap() else { panic!("a run") };
+        let Asked::Run(plan) = parse("--only http,floor --deliveries 20000 --pairs 1").unwrap() else {
+            panic!("a run")
+        };
         let expected = Plan { parts: vec![Part::Floor, Part::Http], deliveries: 20_000, pairs: 1, ..Plan::default() };
         assert_eq!(*plan, expected);
         assert!(matches!(parse("--help").unwrap(), Asked::Help));

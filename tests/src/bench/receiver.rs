@@ -140,7 +140,9 @@ impl Seen {
     }
 
     fn received(&self) -> Received {
-        let at = |tenths: usize| self.times.get((self.times.len() * tenths / 10).saturating_sub(1)).copied().unwrap_or_default();
+        let at = |tenths: usize| {
+            self.times.get((self.times.len() * tenths / 10).saturating_sub(1)).copied().unwrap_or_default()
+        };
         let mut latencies = self.latencies.clone();
         latencies.sort_unstable();
         Received {

@@ -67,7 +67,8 @@ fn read(pid: u32) -> Option<Process> {
 fn parse(stat: &str, status: &str) -> Option<Process> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let number = |field: usize| fields.get(field)?.parse::<u64>().ok();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let peak =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     let usage = Usage { ticks: number(11)? + number(12)?, peak_bytes: peak.unwrap_or_default() * 1_024 };
     Some(Process { parent: number(1)?.try_into().ok()?, usage })
 }

@@ -95,8 +95,8 @@ fn a_catalog_shapes_the_request() {
             )
             .await?;
         let types = tenant.client.event_types().await?;
-        let example = types.iter().find(|kind| kind.name == "LiveSummaryCreated").unwrap().examples[0]["event"].clone();
-        let uid = example["subject"].clone();
+        let example = types.iter().find(|kind| kind.name == "LiveSummaryCreated").unwrap().examples[0].clone();
+        let uid = example["event"]["subject"].clone();
         let event = Event::from_example("LiveSummaryCreated", &example);
         tenant.client.publish(&event).await?;
         let got = requests(&receiver, 2).await?;
