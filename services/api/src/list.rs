@@ -177,7 +177,7 @@ impl LogPage {
     /// Of the list of events.
     pub(crate) fn parse(query: Option<&str>) -> Result<Self, Problem> {
         let mut params = Params::read(query, &["limit", "cursor"]);
-        let page = Self::of(&mut params, is_entry);
+        let page = Self::of(&mut params, is_place);
         params.finish().map(|()| page)
     }
 
@@ -232,16 +232,12 @@ fn instant(text: &str) -> Result<u64, String> {
     at.ok_or_else(|| "must be a time as in RFC 3339, such as 2026-01-31T09:30:00Z".to_owned())
 }
 
-/// An entry of the log: `<ms>-<number>`.
-fn is_entry(text: &str) -> bool {
-    let number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit()) && part.parse::<u64>().is_ok();
-    text.split_once('-').is_some_and(|(ms, seq)| number(ms) && number(seq))
-}
-
-/// A place within an entry, or within the first: `<entry>.<number>`, `.<number>`.
+/// A place in the log: `<ms>-<number>.<event>.<delivery>`.
 fn is_place(text: &str) -> bool {
-    let number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit()) && part.parse::<u32>().is_ok();
-    text.split_once('.').is_some_and(|(entry, at)| (entry.is_empty() || is_entry(entry)) && number(at))
+    let number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit()) && part.parse::<u64>().is_ok();
+    let mut parts = text.splitn(3, '.');
+    let entry = parts.next().and_then(|entry| entry.split_once('-'));
+    entry.is_some_and(|(ms, seq)| number(ms) && number(seq)) && parts.filter(|part| number(part)).count() == 2
 }
 
 #[cfg(test)]

@@ -24,6 +24,10 @@ use fanfare_catalog::Catalogs;
 use fanfare_runtime::Service;
 use fanfare_store::{Configuration, Redis, Sealer};
 
+/// Many small, short-lived pieces on several threads: what the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let settings = fanfare_runtime::settings(Service::Api)?; // answers --help and --check-config itself

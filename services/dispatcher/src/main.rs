@@ -18,6 +18,10 @@ use fanfare_store::{Configuration, Deliveries, Redis, Sealer};
 /// How much longer a claim holds than its attempt may take.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
+/// Many small, short-lived pieces on several threads: what the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let settings = fanfare_runtime::settings(Service::Dispatcher)?; // answers --help and --check-config itself

@@ -6,7 +6,7 @@ use fanfare_bus::{EventItem, Link, PublishError, Publisher, Route};
 use fanfare_catalog::Catalogs;
 use fanfare_domain::{Event, EventId, FieldError, TenantId};
 use fanfare_runtime::fail_point;
-use fanfare_store::{Acceptance, Accepting, Configuration, Events, StoreError, TenantConfig};
+use fanfare_store::{Acceptance, Configuration, Events, StoreError, TenantConfig};
 use tokio::time::timeout;
 
 use crate::metrics::Metrics;
@@ -96,16 +96,8 @@ impl Intake {
         let mut pause = Duration::from_millis(10);
         loop {
             let accepted_ms = now_ms();
-            let accepting = Accepting {
-                tenant,
-                id: &event.id,
-                source: &event.source,
-                kind: &event.kind,
-                content_hash: &event.content_hash,
-                json: event.json.get(),
-                candidate: EventId::new(accepted_ms, rand::random()),
-            };
-            match self.events.accept(&accepting).await.map_err(|error| away(&error))? {
+            let candidate = EventId::new(accepted_ms, rand::random());
+            match self.events.accept(tenant, event, candidate).await.map_err(|error| away(&error))? {
                 Acceptance::Publish { event: id, config } => return Ok(Claimed::Now { id, accepted_ms, config }),
                 Acceptance::Duplicate(id) => return Ok(Claimed::Before(id)),
                 Acceptance::Conflict => return Err(Refused::Conflict),
@@ -145,15 +137,15 @@ impl Intake {
             _ = link.wait_for(|link| *link != Link::Up) => Ok(Err(PublishError::Lost)),
         };
         // Both are written lazily: without them the claim's lease ends, and the event is taken over under the same ULID.
-        let (intake, tenant, source, own_id) = (self.clone(), tenant.clone(), event.source.clone(), event.id.clone());
+        let (intake, tenant, event) = (self.clone(), tenant.clone(), event.clone());
         match confirmed {
             Ok(Ok(())) => {
                 fail_point("ingest.published");
-                tokio::spawn(async move { intake.events.accepted(&tenant, &source, &own_id, id).await });
+                tokio::spawn(async move { intake.events.accepted(&tenant, &event, id).await });
                 Ok(())
             }
             failed => {
-                tokio::spawn(async move { intake.events.release(&tenant, &source, &own_id, id).await });
+                tokio::spawn(async move { intake.events.release(&tenant, &event, id).await });
                 Err(Refused::Unavailable(match failed {
                     Ok(Err(error)) => error.to_string(),
                     _ => "the broker has not confirmed in time".to_owned(),
@@ -168,11 +160,16 @@ enum Claimed {
     Before(EventId),
 }
 
+/// What a publisher is told of a failing Redis: not where it is.
 pub(crate) fn away(error: &StoreError) -> Refused {
-    if let StoreError::Odd(text) = error {
-        tracing::error!(text, "Redis answered what this version does not understand");
-    }
-    Refused::Unavailable(error.to_string())
+    Refused::Unavailable(match error {
+        StoreError::Away(_) => "Redis is away".to_owned(),
+        StoreError::Lost => error.to_string(),
+        StoreError::Odd(why) => {
+            tracing::error!(why, "Redis answered what this version does not understand");
+            "what is stored cannot be read".to_owned()
+        }
+    })
 }
 
 fn reason(refused: &Refused) -> &'static str {

@@ -166,7 +166,7 @@ async fn authorize(intake: &Intake, headers: &HeaderMap) -> Result<Grant, Proble
         Ok(Some(grant)) if grant.scopes.contains(&Scope::Publish) => Ok(grant),
         Ok(Some(_)) => Err(Problem::new(StatusCode::FORBIDDEN, "this key lacks the scope `publish`")),
         Ok(None) => Err(Problem::unauthorized("no such key")),
-        Err(error) => Err(Problem::unavailable(error.to_string())),
+        Err(error) => Err(problem(crate::accept::away(&error))),
     }
 }
 

@@ -13,6 +13,10 @@ use fanfare_store::{Configuration, Deliveries, Redis, Tenants};
 /// Messages of one queue at work at once.
 const PREFETCH: u16 = 256;
 
+/// Many small, short-lived pieces on several threads: what the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let settings = fanfare_runtime::settings(Service::Scheduler)?; // answers --help and --check-config itself

@@ -169,8 +169,12 @@ impl Dialer {
     }
 }
 
-/// Follows what the broker says of a connection, until it is gone.
-pub(crate) fn follow(connection: &Connection, link: watch::Sender<Link>) -> tokio::task::JoinHandle<()> {
+/// Follows what the broker says of a connection; cancels `gone` when it is lost, also while nothing is published.
+pub(crate) fn follow(
+    connection: &Connection,
+    link: watch::Sender<Link>,
+    gone: CancellationToken,
+) -> tokio::task::JoinHandle<()> {
     let mut events = Box::pin(connection.events_listener());
     tokio::spawn(async move {
         while let Some(event) = events.next().await {
@@ -182,6 +186,10 @@ pub(crate) fn follow(connection: &Connection, link: watch::Sender<Link>) -> toki
                 Event::ConnectionUnblocked => {
                     tracing::info!("the broker takes publishes again");
                     link.send_replace(Link::Up);
+                }
+                Event::Error(error) => {
+                    tracing::warn!(%error, "the connection that publishes is lost");
+                    gone.cancel();
                 }
                 _ => {}
             }

@@ -17,6 +17,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     connection::{Dialer, Link, follow},
@@ -244,7 +245,8 @@ impl Outbox {
                     None => return, // what waits is told so: its senders are dropped
                 },
             };
-            let follower = follow(&current, self.link.clone());
+            let gone = CancellationToken::new();
+            let follower = follow(&current, self.link.clone(), gone.clone());
             let opened = async {
                 let channel = current.create_channel().await?;
                 channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -253,7 +255,7 @@ impl Outbox {
             match opened.await {
                 Ok(channel) => {
                     self.link.send_replace(Link::Up);
-                    let ended = self.publish_over(&channel).await;
+                    let ended = self.publish_over(&channel, &gone).await;
                     self.link.send_replace(Link::Away);
                     if ended {
                         follower.abort();
@@ -269,7 +271,7 @@ impl Outbox {
     }
 
     /// Publishes until nobody is left to publish for (`true`) or the channel is lost (`false`).
-    async fn publish_over(&mut self, channel: &Channel) -> bool {
+    async fn publish_over(&mut self, channel: &Channel, gone: &CancellationToken) -> bool {
         let mut lost = false;
         loop {
             if lost && self.under_way.is_empty() {
@@ -292,6 +294,7 @@ impl Outbox {
                         self.send(channel, &route);
                     }
                 }
+                () = gone.cancelled(), if !lost => lost = true,
                 item = self.queue.recv(), if !lost => match item {
                     Some(item) => self.gather(channel, item),
                     None if self.under_way.is_empty() => return true,

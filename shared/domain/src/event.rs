@@ -102,7 +102,7 @@ pub fn parse_structured(json: &[u8], defaults: &Defaults<'_>) -> Result<Event, E
     let mut parts = Parts::default();
     for (name, value) in members {
         match name.as_str() {
-            "data" if parts.data.is_none() => parts.data = Some(Data::Json(compact(value.get()))),
+            "data" if parts.data.is_none() => parts.json_data(value),
             "data_base64" if parts.data.is_none() => parts.base64(value),
             "data" | "data_base64" => parts.wrong(&name, "an event has `data` or `data_base64`, not both"),
             _ => parts.attribute(name, value),
@@ -139,16 +139,14 @@ pub fn parse_binary(
             .unwrap_or_default()
             .trim()
             .to_ascii_lowercase();
-        parts.data = Some(if essence == "application/json" || essence == "text/json" || essence.ends_with("+json") {
-            let raw: &RawValue =
-                serde_json::from_slice(body).map_err(|error| EventError::NotJson(error.to_string()))?;
-            Data::Json(compact(raw.get()))
+        if essence == "application/json" || essence == "text/json" || essence.ends_with("+json") {
+            parts.json_data(serde_json::from_slice(body).map_err(|error| EventError::NotJson(error.to_string()))?);
         } else {
-            match std::str::from_utf8(body) {
+            parts.data = Some(match std::str::from_utf8(body) {
                 Ok(text) if essence.starts_with("text/") => Data::Json(serde_json::Value::from(text).to_string()),
                 _ => Data::Base64(STANDARD.encode(body)),
-            }
-        });
+            });
+        }
     }
     parts.build(defaults).map_err(EventError::Invalid)
 }
@@ -211,6 +209,13 @@ impl Parts {
             return self.wrong(&name, "too many attributes, or a name too long");
         }
         self.attributes.push((name, json));
+    }
+
+    fn json_data(&mut self, value: &RawValue) {
+        match compact(value.get()) {
+            Ok(json) => self.data = Some(Data::Json(json)),
+            Err(why) => self.wrong("data", why),
+        }
     }
 
     fn base64(&mut self, value: &RawValue) {
@@ -334,22 +339,58 @@ fn is_core(name: &str) -> bool {
     matches!(name, "specversion" | "id" | "source" | "type" | "datacontenttype" | "dataschema" | "subject" | "time")
 }
 
-/// Valid JSON without the white space between its tokens; numbers and strings stay as they were written.
-fn compact(json: &str) -> String {
-    let mut out = Vec::with_capacity(json.len());
-    let (mut in_string, mut escaped) = (false, false);
-    for &byte in json.as_bytes() {
-        if in_string {
-            in_string = escaped || byte != b'"';
-            escaped = !escaped && byte == b'\\';
-        } else if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
-            continue;
-        } else {
-            in_string = byte == b'"';
+/// The deepest nesting of `data`: what readers further on take without a stack of their own.
+const MAX_DEPTH: u32 = 100;
+
+/// Valid JSON without the white space between its tokens; numbers and strings stay as they were written. Refuses what a
+/// `RawValue` lets through and others downstream could not read: nesting without end, halves of surrogate pairs.
+fn compact(json: &str) -> Result<String, &'static str> {
+    let bytes = json.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let (mut in_string, mut depth, mut at) = (false, 0_u32, 0);
+    while at < bytes.len() {
+        let byte = bytes[at];
+        let mut taken = 1;
+        match byte {
+            b'\\' if in_string => taken = escape(&bytes[at..])?,
+            b'"' => in_string = !in_string,
+            b' ' | b'\t' | b'\n' | b'\r' if !in_string => {
+                at += 1;
+                continue;
+            }
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return Err("is nested too deeply");
+                }
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
         }
-        out.push(byte);
+        out.extend_from_slice(&bytes[at..at + taken]);
+        at += taken;
     }
-    String::from_utf8(out).expect("only ASCII was taken out of valid UTF-8")
+    Ok(String::from_utf8(out).expect("only ASCII was taken out of valid UTF-8"))
+}
+
+/// How long the escape at the beginning is: a surrogate's two halves are one.
+fn escape(bytes: &[u8]) -> Result<usize, &'static str> {
+    let half = |at: usize| {
+        let digits = bytes
+            .get(at..at + 6)
+            .filter(|escape| escape.starts_with(b"\\u"))
+            .and_then(|escape| std::str::from_utf8(&escape[2..]).ok());
+        digits.and_then(|digits| u16::from_str_radix(digits, 16).ok())
+    };
+    match half(0) {
+        None => Ok(2),
+        Some(0xd800..=0xdbff) => match half(6) {
+            Some(0xdc00..=0xdfff) => Ok(12),
+            _ => Err("holds half of a surrogate pair"),
+        },
+        Some(0xdc00..=0xdfff) => Err("holds half of a surrogate pair"),
+        Some(_) => Ok(6),
+    }
 }
 
 #[cfg(test)]
@@ -425,6 +466,21 @@ mod tests {
         let tenant = parse_structured(br#"{"type":"t","tenant":"acme"}"#, &plain).unwrap();
         assert_eq!(tenant.tenant.as_deref(), Some("acme"));
         assert!(!tenant.json.get().contains("\"tenant\""), "the tenant is an address, not content");
+    }
+
+    #[test]
+    fn data_that_others_could_not_read_is_refused() {
+        let event = |data: &str| format!(r#"{{"specversion":"1.0","type":"t","source":"s","id":"1","data":{data}}}"#);
+        for data in [r#""\ud83d""#, r#""\ude00\ud83d""#, r#"{"\ud83dx":1}"#, &("[".repeat(101) + &"]".repeat(101))] {
+            assert_eq!(errors(&event(data)), ["data"], "{data}");
+        }
+        for data in
+            [r#""\ud83d\ude00 \\ud83d \" \u00e4""#, r#"["[", "{", "\\"]"#, &("[".repeat(100) + &"]".repeat(100))]
+        {
+            let parsed = parse_structured(event(data).as_bytes(), &NOW).unwrap();
+            let written: serde_json::Value = serde_json::from_str(parsed.json.get()).unwrap();
+            assert_eq!(written["data"], serde_json::from_str::<serde_json::Value>(data).unwrap());
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! An event as stored: form 1, compressed where that saves something.
 
+use std::cell::RefCell;
+
 use crate::redis_link::StoreError;
 
 /// Form 1, as it is.
@@ -13,10 +15,15 @@ const LEVEL: i32 = 1;
 /// No event is larger than this unpacked, whatever a stored value claims.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
+thread_local! {
+    /// Its tables cost more to set up than an event to compress.
+    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = RefCell::new(zstd::bulk::Compressor::new(LEVEL).ok());
+}
+
 /// `event` as stored.
 pub(crate) fn pack(event: &[u8]) -> Vec<u8> {
     if event.len() >= WORTH_BYTES
-        && let Ok(compressed) = zstd::bulk::compress(event, LEVEL)
+        && let Some(compressed) = COMPRESSOR.with_borrow_mut(|compressor| compressor.as_mut()?.compress(event).ok())
         && compressed.len() < event.len()
     {
         return [ZSTD, &compressed].concat();

@@ -1,6 +1,6 @@
 //! An event in Redis: claimed once per id and window, its matches decided once (delivery.md, Redis, state).
 
-use fanfare_domain::{EventId, Span, TenantId, WebhookId};
+use fanfare_domain::{Event, EventId, Span, TenantId, WebhookId};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -11,25 +11,6 @@ use crate::{
 
 /// How long the first owner of an event may take from claim to confirm.
 const ACCEPT_LEASE_MS: u64 = 10_000;
-
-/// An event that wants to be accepted.
-#[derive(Debug)]
-pub struct Accepting<'a> {
-    /// Whose it is.
-    pub tenant: &'a TenantId,
-    /// The publisher's id and source: the idempotency key.
-    pub id: &'a str,
-    /// Where it happened.
-    pub source: &'a str,
-    /// Its type.
-    pub kind: &'a str,
-    /// Tells its content.
-    pub content_hash: &'a str,
-    /// The event as JSON.
-    pub json: &'a str,
-    /// Its id with us, if it is new.
-    pub candidate: EventId,
-}
 
 /// What became of an event's claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,16 +71,16 @@ impl Events {
         }
     }
 
-    /// Claims an event for publishing.
-    pub async fn accept(&self, event: &Accepting<'_>) -> Result<Acceptance, StoreError> {
+    /// Claims an event for publishing, under the id `candidate` if it is new.
+    pub async fn accept(&self, tenant: &TenantId, event: &Event, candidate: EventId) -> Result<Acceptance, StoreError> {
         let args = vec![
-            dedup_key(event.source, event.id).into_bytes(),
-            event.candidate.to_string().into_bytes(),
+            dedup_key(&event.source, &event.id).into_bytes(),
+            candidate.to_string().into_bytes(),
             event.content_hash.as_bytes().to_vec(),
             event.kind.as_bytes().to_vec(),
-            blob::pack(event.json.as_bytes()),
+            blob::pack(event.json.get().as_bytes()),
         ];
-        let answer = self.accept.call(event.tenant, args).await?;
+        let answer = self.accept.call(tenant, args).await?;
         let config = number(answer.first())?;
         let its = || text(answer.get(2))?.parse::<EventId>().map_err(|error| StoreError::Odd(error.to_string()));
         match text(answer.get(1))?.as_str() {
@@ -113,38 +94,37 @@ impl Events {
 
     /// Notes that an event's publish is confirmed. Lazy: should it fail, the claim's lease ends and a re-use of the id is
     /// published again, under the same ULID.
-    pub async fn accepted(&self, tenant: &TenantId, source: &str, id: &str, event: EventId) -> Result<(), StoreError> {
-        self.accepted
-            .call(tenant, vec![dedup_key(source, id).into_bytes(), event.to_string().into_bytes()])
-            .await
-            .map(drop)
+    pub async fn accepted(&self, tenant: &TenantId, event: &Event, id: EventId) -> Result<(), StoreError> {
+        let key = dedup_key(&event.source, &event.id).into_bytes();
+        let args = vec![key, id.to_string().into_bytes(), event.content_hash.clone().into_bytes()];
+        self.accepted.call(tenant, args).await.map(drop)
     }
 
     /// Gives a claim back whose publish failed, so that the publisher's next try need not wait.
-    pub async fn release(&self, tenant: &TenantId, source: &str, id: &str, event: EventId) -> Result<(), StoreError> {
-        self.release
-            .call(tenant, vec![dedup_key(source, id).into_bytes(), event.to_string().into_bytes()])
-            .await
-            .map(drop)
+    pub async fn release(&self, tenant: &TenantId, event: &Event, id: EventId) -> Result<(), StoreError> {
+        let args = vec![dedup_key(&event.source, &event.id).into_bytes(), id.to_string().into_bytes()];
+        self.release.call(tenant, args).await.map(drop)
     }
 
     /// Records an event's matches, and returns those in force: what was decided first stands.
     pub async fn matched(&self, event: &Matching<'_>) -> Result<Vec<(WebhookId, String)>, StoreError> {
         let matches: Vec<String> = event.matches.iter().map(|(webhook, shape)| format!("{webhook}={shape}")).collect();
         let matches = matches.join(" ");
-        for stored in [Vec::new(), blob::pack(event.json.as_bytes())] {
+        // The body is there, unless Redis has lost its last seconds: sent only when asked for.
+        let mut stored = Vec::new();
+        for _ in 0..2 {
             let args = vec![
                 event.event.to_string().into_bytes(),
                 event.accepted_ms.to_string().into_bytes(),
                 event.kind.as_bytes().to_vec(),
-                stored,
+                std::mem::take(&mut stored),
                 matches.clone().into_bytes(),
             ];
             let answer = self.matched.call(event.tenant, args).await?;
             match text(answer.first())?.as_str() {
                 "decided" => return Ok(event.matches.to_vec()),
                 "known" => return parse_matches(&text(answer.get(1))?),
-                _ => {} // Redis does not have the event's body: once more, with it
+                _ => stored = blob::pack(event.json.as_bytes()),
             }
         }
         Err(StoreError::Odd("an event's record that can be neither found nor made".to_owned()))

@@ -14,7 +14,7 @@ pub use config::{
     Configuration, Grant, KeyOwner, Scope, Scopes, StoredKey, StoredSecret, StoredWebhook, Tenant, TenantConfig,
 };
 pub use deliveries::{Attempted, Claim, ClaimRequest, Deliveries, Recorded, Verdict};
-pub use events::{Acceptance, Accepting, Events, Matching};
+pub use events::{Acceptance, Events, Matching};
 pub use log::{AttemptEntry, DeliveryDetail, DeliveryFilter, DeliveryView, EventView, HotLog, Log, Page, State};
 pub use redis_link::{Redis, RedisSettings, StoreError, surely};
 pub use seal::{SealError, Sealer};

@@ -17,8 +17,8 @@ use crate::{
 
 /// Events looked at for one page at most; the page is short then, and its cursor goes on.
 const EVENTS_PER_PAGE: usize = 1_000;
-/// Events read in one go.
-const EVENTS_PER_READ: usize = 100;
+/// Entries of the log read in one go; each holds the events of one call.
+const ENTRIES_PER_READ: usize = 20;
 
 /// How a delivery stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,6 +175,39 @@ pub trait Log: Send + Sync {
     ) -> impl Future<Output = Result<Option<EventView>, StoreError>> + Send;
 }
 
+/// An event's place in the log: its entry, and how many of the entry's events are newer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    entry: String,
+    index: usize,
+}
+
+impl Place {
+    /// The place after this one, further back in time.
+    fn next(self) -> Self {
+        Self { index: self.index + 1, ..self }
+    }
+
+    /// For the client to come back with: `skip` of this event's deliveries are behind it.
+    fn cursor(&self, skip: usize) -> String {
+        format!("{}.{}.{skip}", self.entry, self.index)
+    }
+
+    fn parse(cursor: &str) -> Option<(Self, usize)> {
+        let mut parts = cursor.splitn(3, '.');
+        let (entry, index, skip) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let (ms, seq) = entry.split_once('-')?;
+        let numbers = [ms, seq].iter().all(|part| part.parse::<u64>().is_ok());
+        numbers.then(|| (Self { entry: entry.to_owned(), index }, skip))
+    }
+}
+
+/// A part of the log, and whether there is more behind it.
+struct Stretch {
+    events: Vec<(Place, Option<EventView>)>,
+    more: bool,
+}
+
 /// The log read from the hot records.
 #[derive(Clone)]
 pub struct HotLog {
@@ -188,34 +221,30 @@ impl HotLog {
         Self { redis: redis.clone(), retention_ms: retention.as_millis() }
     }
 
-    /// A stretch of the tenant's log, newest first, up to and without the entry `before`.
-    async fn stretch(&self, tenant: &TenantId, before: Option<&str>) -> Result<Vec<(String, EventView)>, StoreError> {
+    /// A stretch of the tenant's log, newest first, from `from` on: each event with its place.
+    async fn stretch(&self, tenant: &TenantId, from: Option<&Place>) -> Result<Stretch, StoreError> {
+        type Entry = (String, Vec<(String, String)>);
         let prefix = prefix(tenant.as_str());
-        let end = before.map_or_else(|| "+".to_owned(), |id| format!("({id}"));
         let mut command = redis::cmd("XREVRANGE");
-        command.arg(format!("{prefix}:log")).arg(end).arg("-").arg("COUNT").arg(EVENTS_PER_READ);
-        let entries: Vec<(String, HashMap<String, String>)> = self.redis.run(&command).await?;
-        let mut pipeline = redis::pipe();
-        for (_, entry) in &entries {
-            pipeline.cmd("HGETALL").arg(format!("{prefix}:e:{}", entry.get("e").map_or("", String::as_str)));
+        let end = from.map_or("+", |place| &place.entry);
+        command.arg(format!("{prefix}:log")).arg(end).arg("-").arg("COUNT").arg(ENTRIES_PER_READ);
+        let entries: Vec<Entry> = self.redis.run(&command).await?;
+        let more = entries.len() == ENTRIES_PER_READ;
+        let (mut places, mut pipeline) = (Vec::new(), redis::pipe());
+        for (entry, fields) in entries {
+            // An entry holds the events of one call, oldest first.
+            for (index, (_, id)) in fields.iter().rev().enumerate() {
+                let behind = from.is_some_and(|from| from.entry == entry && index < from.index);
+                let id: EventId = id.parse().map_err(|_| StoreError::Odd(format!("log entry {entry} names no event")))?;
+                if !behind {
+                    pipeline.cmd("HGETALL").arg(format!("{prefix}:e:{id}"));
+                    places.push((Place { entry: entry.clone(), index }, id));
+                }
+            }
         }
-        let hashes: Vec<HashMap<String, Vec<u8>>> =
-            if entries.is_empty() { Vec::new() } else { self.redis.run_all(&pipeline).await? };
-        let mut stretch = Vec::with_capacity(entries.len());
-        for ((at, entry), hash) in entries.into_iter().zip(hashes) {
-            let id = entry.get("e").and_then(|id| id.parse::<EventId>().ok());
-            let id = id.ok_or_else(|| StoreError::Odd(format!("log entry {at} names no event")))?;
-            let placeholder = EventView {
-                id,
-                kind: String::new(),
-                accepted_ms: 0,
-                json: Vec::new(),
-                fanned_out: false,
-                deliveries: Vec::new(),
-            };
-            stretch.push((at, self.view(id, &hash)?.unwrap_or(placeholder)));
-        }
-        Ok(stretch)
+        let hashes: Vec<HashMap<String, Vec<u8>>> = if places.is_empty() { Vec::new() } else { self.redis.run_all(&pipeline).await? };
+        let views = places.into_iter().zip(hashes).map(|((place, id), hash)| Ok((place, self.view(id, &hash)?)));
+        Ok(Stretch { events: views.collect::<Result<_, StoreError>>()?, more })
     }
 
     fn view(&self, id: EventId, hash: &HashMap<String, Vec<u8>>) -> Result<Option<EventView>, StoreError> {
@@ -261,32 +290,31 @@ impl Log for HotLog {
             let items = self.event(tenant, event).await?.map(|event| event.deliveries).unwrap_or_default();
             return Ok(Page { items: items.into_iter().filter(|view| fits(view, filter)).collect(), next: None });
         }
-        // A cursor names the last entry seen whole, and how many of the next one's deliveries are behind us.
-        let (mut before, mut skip) = match cursor.map(|cursor| cursor.rsplit_once('.').unwrap_or((cursor, "0"))) {
-            Some((at, skip)) => (Some(at.to_owned()).filter(|at| !at.is_empty()), skip.parse().unwrap_or(0)),
-            None => (None, 0_usize),
+        let (mut from, mut skip) = match cursor {
+            None => (None, 0),
+            Some(cursor) => Place::parse(cursor).map_or((None, 0), |(place, skip)| (Some(place), skip)),
         };
         let (mut items, mut seen) = (Vec::new(), 0);
         loop {
-            let stretch = self.stretch(tenant, before.as_deref()).await?;
-            let end = stretch.len() < EVENTS_PER_READ;
-            for (at, event) in stretch {
-                for (index, view) in event.deliveries.iter().enumerate().skip(std::mem::take(&mut skip)) {
+            let stretch = self.stretch(tenant, from.as_ref()).await?;
+            for (place, event) in stretch.events {
+                let deliveries = event.map(|event| event.deliveries).unwrap_or_default();
+                for (index, view) in deliveries.iter().enumerate().skip(std::mem::take(&mut skip)) {
                     if items.len() == limit {
-                        return Ok(Page { items, next: Some(format!("{}.{index}", before.unwrap_or_default())) });
+                        return Ok(Page { items, next: Some(place.cursor(index)) });
                     }
                     if fits(view, filter) {
                         items.push(view.clone());
                     }
                 }
-                before = Some(at);
+                from = Some(place.next());
                 seen += 1;
             }
-            if end {
+            if !stretch.more {
                 return Ok(Page { items, next: None });
             }
             if seen >= EVENTS_PER_PAGE || items.len() == limit {
-                return Ok(Page { items, next: before.map(|at| format!("{at}.0")) });
+                return Ok(Page { items, next: from.map(|place| place.cursor(0)) });
             }
         }
     }
@@ -317,20 +345,18 @@ impl Log for HotLog {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Page<EventView>, StoreError> {
-        let (mut items, mut before) = (Vec::new(), cursor.map(str::to_owned));
+        let mut from = cursor.and_then(Place::parse).map(|(place, _)| place);
+        let mut items = Vec::new();
         loop {
-            let stretch = self.stretch(tenant, before.as_deref()).await?;
-            let end = stretch.len() < EVENTS_PER_READ;
-            for (at, event) in stretch {
+            let stretch = self.stretch(tenant, from.as_ref()).await?;
+            for (place, event) in stretch.events {
                 if items.len() == limit {
-                    return Ok(Page { items, next: before });
+                    return Ok(Page { items, next: Some(place.cursor(0)) });
                 }
-                before = Some(at);
-                if event.accepted_ms > 0 {
-                    items.push(event);
-                }
+                from = Some(place.next());
+                items.extend(event);
             }
-            if end {
+            if !stretch.more {
                 return Ok(Page { items, next: None });
             }
         }

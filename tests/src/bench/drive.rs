@@ -28,6 +28,8 @@ pub(super) struct Run {
     pub(super) usage: Vec<Usage>,
     /// By how much Redis grew.
     pub(super) redis_bytes: i64,
+    /// How many scripts Redis ran.
+    pub(super) redis_scripts: u64,
 }
 
 impl Run {
@@ -89,17 +91,29 @@ async fn measure(plan: &Plan, stage: &Stage, part: Part, pair: usize, report: &m
     let events = plan.events(part);
     stage.receiver.reset(part == Part::Latency).await?;
     let usage_before = stage.usage()?;
-    let redis_before = redis::used_memory(stage.redis.port()).await?;
+    let (bytes_before, scripts_before) = redis_state(stage).await?;
     let child = start(plan, stage, part, pair, events)?;
     report.began(part, pair, child.pid())?;
     wait_for(stage, part, &child, events * part.fan_out()).await?;
     let published = child.published(PROGRESS_WITHIN).await?;
     tokio::time::sleep(SETTLE).await;
     let usage = stage.usage()?.into_iter().zip(usage_before).map(|(after, before)| after - before).collect();
-    let redis_bytes = redis::used_memory(stage.redis.port()).await? - redis_before;
-    let run = Run { part, received: stage.receiver.report().await?, published, usage, redis_bytes };
+    let (bytes, scripts) = redis_state(stage).await?;
+    let run = Run {
+        part,
+        received: stage.receiver.report().await?,
+        published,
+        usage,
+        redis_bytes: bytes - bytes_before,
+        redis_scripts: scripts - scripts_before,
+    };
     report.ended(&run, events * part.fan_out())?;
     Ok(run)
+}
+
+async fn redis_state(stage: &Stage) -> Result<(i64, u64)> {
+    let port = stage.redis.port();
+    Ok((redis::used_memory(port).await?, redis::scripts(port).await?))
 }
 
 fn start(plan: &Plan, stage: &Stage, part: Part, pair: usize, events: usize) -> Result<Child> {
@@ -177,7 +191,7 @@ mod tests {
             ..Received::default()
         };
         let published = Published { first_micros: 1_000_000, ..Published::default() };
-        let run = Run { part: Part::Latency, received, published, usage: Vec::new(), redis_bytes: 0 };
+        let run = Run { part: Part::Latency, received, published, usage: Vec::new(), redis_bytes: 0, redis_scripts: 0 };
         assert!((run.rate() - 50.0).abs() < 0.01 && (run.middle_rate() - 100.0).abs() < 0.01);
         assert_eq!([50.0, 99.0, 100.0].map(|percent| run.latency_millis(percent)), [50.0, 99.0, 100.0]);
         assert!((run.per_thousand(500) - 5.0).abs() < 0.01);

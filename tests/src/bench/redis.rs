@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 /// A value of `INFO`.
 pub(super) async fn info(port: u16, name: &str) -> Result<String> {
     let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", port)).await.context("asking Redis")?);
-    stream.write_all(b"INFO\r\n").await?;
+    stream.write_all(b"INFO all\r\n").await?;
     let mut length = String::new();
     stream.read_line(&mut length).await?;
     let length = length.trim().strip_prefix('$').and_then(|length| length.parse().ok());
@@ -15,6 +15,14 @@ pub(super) async fn info(port: u16, name: &str) -> Result<String> {
     let text = String::from_utf8_lossy(&text);
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     Ok(value.with_context(|| format!("INFO has no `{name}`"))?.to_owned())
+}
+
+/// How many scripts it has run: each is a call of a service's.
+pub(super) async fn scripts(port: u16) -> Result<u64> {
+    // calls=5,usec=70,…; absent before the first
+    let stats = info(port, "cmdstat_evalsha").await.unwrap_or_default();
+    let calls = stats.split(',').find_map(|stat| stat.strip_prefix("calls="));
+    Ok(calls.map_or(Ok(0), str::parse)?)
 }
 
 /// All the memory it has given out, in bytes.

@@ -190,8 +190,11 @@ impl Report {
         self.row(plan, "all", &|part| format!("{:.3}", median(part, &all)), "")?;
         let bytes = |run: &Run| run.redis_bytes as f64 / run.received.deliveries.max(1) as f64;
         self.row(plan, "Redis bytes", &|part| grouped(median(part, &bytes)), "")?;
+        let scripts = |run: &Run| run.redis_scripts as f64 / run.received.deliveries.max(1) as f64;
+        self.row(plan, "Redis calls", &|part| format!("{:.2}", median(part, &scripts)), "")?;
         self.line(
-            "Redis bytes: growth of used_memory per delivery, all of it: log, records, dedup, events.\n\
+            "Redis bytes: growth of used_memory per delivery, all of it: log, records, dedup, events. Redis calls: scripts run,\n\
+             per delivery.\n\
              load and floor hold all events before they start: most of their memory is that.",
         )
     }

@@ -3,18 +3,18 @@
 -- Returns the configuration version, then per event: new | taken over | duplicate | busy | conflict, and the ulid (busy: ms left)
 local version = config_version()
 if not version then return redis.error_reply(LOST) end
-local lease, window = tonumber(ARGV[1]), tonumber(ARGV[2])
+local ends, window = int(now + tonumber(ARGV[1])), ARGV[2]
 local answers = { version }
 local function store(ulid, kind, stored)
-  redis.call('HSET', P .. ':e:' .. ulid, 't', kind, 's', now, 'b', stored)
-  redis.call('ZADD', P .. ':open', now, ulid)
+  redis.call('HSET', P .. ':e:' .. ulid, 't', kind, 's', NOW, 'b', stored)
+  gather('ZADD', P .. ':open', NOW, ulid)
 end
 for i = 3, #ARGV, 5 do
   local key, ulid, hash, kind, stored = P .. ':x:' .. ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
-  local known = redis.call('GET', key)
+  local claim = '1|p|' .. ulid .. '|' .. ends .. '|' .. hash
+  local known = redis.call('SET', key, claim, 'NX', 'GET', 'PX', window)
   local answer
   if not known then
-    redis.call('SET', key, '1|p|' .. ulid .. '|' .. string.format('%.0f', now + lease) .. '|' .. hash, 'PX', window)
     store(ulid, kind, stored)
     answer = { 'new', ulid }
   else
@@ -24,10 +24,10 @@ for i = 3, #ARGV, 5 do
     elseif state == 'd' then
       answer = { 'duplicate', its }
     elseif now < tonumber(until_) then
-      answer = { 'busy', string.format('%.0f', tonumber(until_) - now) }
+      answer = { 'busy', int(tonumber(until_) - now) }
     else
       -- Its first owner died between claim and confirm: published again under the same ulid.
-      redis.call('SET', key, '1|p|' .. its .. '|' .. string.format('%.0f', now + lease) .. '|' .. hash, 'KEEPTTL')
+      redis.call('SET', key, '1|p|' .. its .. '|' .. ends .. '|' .. hash, 'KEEPTTL')
       if redis.call('EXISTS', P .. ':e:' .. its) == 0 then store(its, kind, stored) end
       answer = { 'taken over', its }
     end
@@ -35,4 +35,5 @@ for i = 3, #ARGV, 5 do
   answers[#answers + 1] = answer[1]
   answers[#answers + 1] = answer[2]
 end
+send_gathered()
 return answers

@@ -1,12 +1,5 @@
--- Marks claimed events as published, lazily after the confirm. ARGV per event: dedup key, ulid
-for i = 1, #ARGV, 2 do
-  local key = P .. ':x:' .. ARGV[i]
-  local known = redis.call('GET', key)
-  if known then
-    local state, its, content = string.match(known, '^1|(%a)|([^|]+)|[^|]*|(.*)$')
-    if state == 'p' and its == ARGV[i + 1] then
-      redis.call('SET', key, '1|d|' .. its .. '||' .. content, 'KEEPTTL')
-    end
-  end
+-- Marks claimed events as published, lazily after the confirm. ARGV per event: dedup key, ulid, content hash
+for i = 1, #ARGV, 3 do
+  redis.call('SET', P .. ':x:' .. ARGV[i], '1|d|' .. ARGV[i + 1] .. '||' .. ARGV[i + 2], 'XX', 'KEEPTTL')
 end
 return 1

@@ -7,7 +7,7 @@
 --   done | stale | held | cancelled | poison | paused: -, -, -, -
 local version = config_version()
 if not version then return redis.error_reply(LOST) end
-local lease, default_cap, most_claims, retention = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local ends, default_cap, most_claims, retention = int(now + tonumber(ARGV[1])), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local answers = {}
 local function answer(verdict, a, b, c, d)
   local at = #answers
@@ -46,7 +46,7 @@ local function over_rate(id, rate)
   local at = tonumber(time[1]) * 1000000 + tonumber(time[2])
   local next_at = math.max(tonumber(redis.call('GET', key) or 0), at - 1000000 + step)
   if next_at > at then return math.ceil((next_at - at) / 1000) end
-  redis.call('SET', key, string.format('%.0f', next_at + step), 'PX', 3000)
+  redis.call('SET', key, int(next_at + step), 'PX', 3000)
   return false
 end
 
@@ -62,6 +62,7 @@ for i = 5, #ARGV, 8 do
     -- The message outlived its record: brought back.
     r = fresh(ARGV[i + 6], ARGV[i + 5])
     r.attempt, r.epoch = attempt, epoch
+    redis.call('HSET', event, field, written(r))
     redis.call('HSETNX', event, 's', ARGV[i + 6])
     -- Not into the match list, which may still be decided by the event's own message: listed beside it.
     local beside = redis.call('HGET', event, 'x')
@@ -75,7 +76,7 @@ for i = 5, #ARGV, 8 do
   end
   if epoch > r.epoch then r.epoch = epoch end
   -- The message knows of an attempt that Redis lost with its last seconds.
-  if attempt > r.attempt and r.state == 'p' then r.attempt, r.claims, r.published, r.lease = attempt, 0, '1', 0 end
+  if attempt > r.attempt and r.state == 'p' then r.attempt, r.claims, r.published, r.lease = attempt, 0, '1', '0' end
 
   if r.state == 'f' and r.published == '0' then
     answer('ended', r.reason)
@@ -84,34 +85,34 @@ for i = 5, #ARGV, 8 do
   elseif r.state == 'h' then
     answer('held')
   elseif epoch < r.epoch or attempt < r.attempt then
-    if r.published == '0' then answer('retry', r.attempt, string.format('%.0f', r.due), r.epoch) else answer('stale') end
-  elseif r.lease > now then
-    answer('wait', string.format('%.0f', r.lease - now))
+    if r.published == '0' then answer('retry', r.attempt, r.due, r.epoch) else answer('stale') end
+  elseif tonumber(r.lease) > now then
+    answer('wait', int(tonumber(r.lease) - now))
   else
     local w = webhook(id)
     if not w then
-      r.state, r.final, r.reason, r.lease = 'c', string.format('%.0f', now), 'webhook_deleted', 0
+      r.state, r.final, r.reason, r.lease = 'c', NOW, 'webhook_deleted', '0'
       count('pending', -1)
       count('cancelled', 1)
       redis.call('HSET', event, field, written(r))
       close(event, ulid, retention)
       answer('cancelled')
     elseif not w.on then
-      r.state, r.lease, r.reason = 'h', 0, 'webhook_off'
+      r.state, r.lease, r.reason = 'h', '0', 'webhook_off'
       count('pending', -1)
       count('held', 1)
       redis.call('HSET', event, field, written(r))
       redis.call('ZADD', P .. ':held:' .. id, r.created, ulid .. '_' .. field)
       answer('held')
     elseif r.claims >= most_claims then
-      r.state, r.final, r.reason, r.lease, r.published = 'f', string.format('%.0f', now), 'poison', 0, '0'
+      r.state, r.final, r.reason, r.lease, r.published = 'f', NOW, 'poison', '0', '0'
       count('pending', -1)
       count('failed', 1)
       redis.call('HSET', event, field, written(r))
       close(event, ulid, retention)
       answer('ended', 'poison')
     elseif w.pause > now then
-      answer('wait', string.format('%.0f', w.pause - now))
+      answer('wait', int(w.pause - now))
     elseif w.room <= 0 then
       answer('wait', 250)
     else
@@ -120,11 +121,11 @@ for i = 5, #ARGV, 8 do
         answer('wait', wait)
       else
         local before = r.claims
-        r.lease, r.token, r.claims = now + lease, ARGV[i + 7], before + 1
-        if r.first == '0' then r.first = string.format('%.0f', now) end
+        r.lease, r.token, r.claims = ends, ARGV[i + 7], before + 1
+        if r.first == '0' then r.first = NOW end
         w.room = w.room - 1
         redis.call('HSET', event, field, written(r))
-        redis.call('ZADD', w.flying, r.lease, ulid .. '_' .. field)
+        gather('ZADD', w.flying, ends, ulid .. '_' .. field)
         answer('go', w.revision, before, r.first)
       end
     end

@@ -4,41 +4,50 @@
 -- Returns per delivery: recorded | late
 local version = config_version()
 if not version then return redis.error_reply(LOST) end
-local retention = tonumber(ARGV[1])
+local retention = ARGV[1]
 local answers = {}
 local names = { p = 'pending', h = 'held', f = 'failed', c = 'cancelled' }
 for i = 2, #ARGV, 10 do
   local ulid, field, id, token, verdict = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local event = P .. ':e:' .. ulid
-  local text = redis.call('HGET', event, field)
-  local r = text and read(text)
-  local mine = r and r.token == token and r.lease > 0
+  local there = redis.call('HMGET', event, field, 'n')
+  local r = there[1] and read(there[1])
+  local mine = r and r.token == token and r.lease ~= '0'
   -- Another's lease may stand under the same name: only the own one is given back.
-  if mine or not r then redis.call('ZREM', P .. ':fly:' .. id, ulid .. '_' .. field) end
+  if mine or not r then gather('ZREM', P .. ':fly:' .. id, ulid .. '_' .. field) end
   if not r or (not mine and (verdict ~= 'd' or r.state == 'd')) then
     answers[#answers + 1] = 'late'
   else
     local log = field .. '.' .. ARGV[i + 8]
-    r.lease, r.token = 0, '-'
+    r.lease, r.token = '0', '-'
     if verdict == 'd' then
       local before = r.state
-      r.state, r.final, r.claims, r.published, r.reason = 'd', string.format('%.0f', now), 0, '1', '-'
+      r.state, r.final, r.claims, r.published, r.reason = 'd', NOW, 0, '1', '-'
       count(names[before], -1)
       count('delivered', 1)
-      redis.call('HSET', event, field, written(r), log, ARGV[i + 9])
-      if before == 'p' or before == 'h' then close(event, ulid, retention) end
+      if before == 'p' or before == 'h' then
+        -- As close() does, in the same command as the record.
+        local open = tonumber(there[2] or 1) - 1
+        redis.call('HSET', event, field, written(r), log, ARGV[i + 9], 'n', open)
+        if open <= 0 then
+          gather('ZREM', P .. ':pend', ulid)
+          redis.call('PEXPIRE', event, retention)
+        end
+      else
+        redis.call('HSET', event, field, written(r), log, ARGV[i + 9])
+      end
       if before == 'h' then redis.call('ZREM', P .. ':held:' .. id, ulid .. '_' .. field) end
     elseif verdict == 'r' then
       -- Its message is on its way only when the scheduler says so.
-      r.attempt, r.claims, r.due, r.published = tonumber(ARGV[i + 8]) + 1, 0, tonumber(ARGV[i + 5]), '0'
+      r.attempt, r.claims, r.due, r.published = tonumber(ARGV[i + 8]) + 1, 0, ARGV[i + 5], '0'
       redis.call('HSET', event, field, written(r), log, ARGV[i + 9])
       local pause = tonumber(ARGV[i + 7])
       if pause > 0 then
         local known = tonumber(redis.call('GET', P .. ':pause:' .. id) or 0)
-        if now + pause > known then redis.call('SET', P .. ':pause:' .. id, string.format('%.0f', now + pause), 'PX', pause) end
+        if now + pause > known then redis.call('SET', P .. ':pause:' .. id, int(now + pause), 'PX', pause) end
       end
     elseif verdict == 'f' then
-      r.state, r.final, r.reason, r.claims, r.published = 'f', string.format('%.0f', now), ARGV[i + 6], 0, '0'
+      r.state, r.final, r.reason, r.claims, r.published = 'f', NOW, ARGV[i + 6], 0, '0'
       r.attempt = tonumber(ARGV[i + 8]) + 1
       count('pending', -1)
       count('failed', 1)

@@ -6,21 +6,21 @@ local text = redis.call('HGET', event, field)
 if not text then return { 'missing' } end
 local r = read(text)
 if r.state ~= 'p' and r.state ~= 'h' then return { 'final', r.state } end
-if r.lease > now then return { 'leased' } end
+if tonumber(r.lease) > now then return { 'leased' } end
 local before = r.state == 'h' and 'held' or 'pending'
 -- Raised, so that the message under way is stale when it comes.
 r.epoch = r.epoch + 1
 if ARGV[4] == 'cancel' then
-  r.state, r.final, r.reason = 'c', string.format('%.0f', now), 'cancelled'
+  r.state, r.final, r.reason = 'c', NOW, 'cancelled'
   count(before, -1)
   count('cancelled', 1)
 else
-  r.state, r.due, r.published, r.reason = 'p', 0, '0', '-'
+  r.state, r.due, r.published, r.reason = 'p', '0', '0', '-'
   count(before, -1)
   count('pending', 1)
 end
 if before == 'held' then redis.call('ZREM', P .. ':held:' .. id, ARGV[1] .. '_' .. field) end
 redis.call('HSET', event, field, written(r))
-if r.state == 'c' then close(event, ARGV[1], tonumber(ARGV[5])) end
+if r.state == 'c' then close(event, ARGV[1], ARGV[5]) end
 write_ledger()
 return { 'done', tostring(r.epoch), tostring(r.attempt), r.shape, r.created }

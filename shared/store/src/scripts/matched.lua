@@ -5,7 +5,7 @@
 local version = config_version()
 if not version then return redis.error_reply(LOST) end
 local retention = tonumber(ARGV[1])
-local answers = {}
+local answers, log = {}, {}
 for i = 2, #ARGV, 5 do
   local ulid, accepted, kind, stored, matches = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local event = P .. ':e:' .. ulid
@@ -34,10 +34,11 @@ for i = 2, #ARGV, 5 do
     for from = 1, #fields, 1000 do
       redis.call('HSET', event, unpack(fields, from, math.min(from + 999, #fields)))
     end
-    redis.call('XADD', P .. ':log', 'MINID', '~', string.format('%.0f', math.max(0, now - retention - 2592000000)), '*', 'e', ulid)
-    redis.call('ZREM', P .. ':open', ulid)
+    log[#log + 1] = 'e'
+    log[#log + 1] = ulid
+    gather('ZREM', P .. ':open', ulid)
     if made > 0 then
-      redis.call('ZADD', P .. ':pend', accepted, ulid)
+      gather('ZADD', P .. ':pend', accepted, ulid)
       count('created', made)
       count('pending', made)
     else
@@ -46,6 +47,11 @@ for i = 2, #ARGV, 5 do
     answers[#answers + 1] = 'decided'
     answers[#answers + 1] = matches
   end
+end
+if #log > 0 then
+  -- One entry for all: lists read them back in this order.
+  local oldest = int(math.max(0, now - retention - 2592000000))
+  redis.call('XADD', P .. ':log', 'MINID', '~', oldest, '*', unpack(log))
 end
 write_ledger()
 return answers

@@ -14,29 +14,49 @@ local LOST = 'LOST the tenant is not in Redis: it came back empty or older than 
 --   state p pending, h held, d delivered, f failed, c cancelled; attempt: the next to be made, from 1;
 --   claims: made for this attempt and not completed; lease, due, created, first, final: unix milliseconds, 0 for none;
 --   published: 1 where the message that drives what comes next is known to be in a queue.
+-- Read and written once per delivery and script: matched in one go, and numbers stay texts where nobody counts with them.
+local FORM = '^1 (%a) (%d+) (%d+) (%d+) (%d+) (%S+) (%d+) (%d) (%d+) (%d+) (%d+) (%S+) (%S+)$'
+local function int(number) return string.format('%.0f', number) end
+local NOW = int(now)
+
 local function read(text)
-  local f = {}
-  for part in string.gmatch(text, '%S+') do f[#f + 1] = part end
+  local state, epoch, attempt, claims, lease, token, due, published, created, first, final, shape, reason =
+    string.match(text, FORM)
   return {
-    state = f[2], epoch = tonumber(f[3]), attempt = tonumber(f[4]), claims = tonumber(f[5]), lease = tonumber(f[6]),
-    token = f[7], due = tonumber(f[8]), published = f[9], created = f[10], first = f[11], final = f[12], shape = f[13],
-    reason = f[14],
+    state = state, epoch = tonumber(epoch), attempt = tonumber(attempt), claims = tonumber(claims), lease = lease,
+    token = token, due = due, published = published, created = created, first = first, final = final, shape = shape,
+    reason = reason,
   }
 end
 
 local function written(r)
-  return string.format('1 %s %d %d %d %.0f %s %.0f %s %s %s %s %s %s', r.state, r.epoch, r.attempt, r.claims, r.lease,
-    r.token, r.due, r.published, r.created, r.first, r.final, r.shape, r.reason)
+  return '1 ' .. r.state .. ' ' .. r.epoch .. ' ' .. r.attempt .. ' ' .. r.claims .. ' ' .. r.lease .. ' ' .. r.token ..
+    ' ' .. r.due .. ' ' .. r.published .. ' ' .. r.created .. ' ' .. r.first .. ' ' .. r.final .. ' ' .. r.shape .. ' ' ..
+    r.reason
 end
 
 local function fresh(accepted, shape)
   return {
-    state = 'p', epoch = 0, attempt = 1, claims = 0, lease = 0, token = '-', due = 0, published = '1', created = accepted,
-    first = '0', final = '0', shape = shape, reason = '-',
+    state = 'p', epoch = 0, attempt = 1, claims = 0, lease = '0', token = '-', due = '0', published = '1',
+    created = accepted, first = '0', final = '0', shape = shape, reason = '-',
   }
 end
 
--- The ledger: every change of a state counts here, in the script that makes it. Written once per call.
+-- Commands with many members are cheaper than many commands: gathered here, sent once per call.
+local gathered = {}
+local function gather(command, key, ...)
+  local list = gathered[command .. ' ' .. key]
+  if not list then
+    list = { command, key }
+    gathered[command .. ' ' .. key] = list
+  end
+  for i = 1, select('#', ...) do list[#list + 1] = select(i, ...) end
+end
+local function send_gathered()
+  for _, list in pairs(gathered) do redis.call(unpack(list)) end
+end
+
+-- The ledger: every change of a state counts here, in the script that makes it. Written once per call, at its end.
 local ledger = {}
 local function count(state, by)
   ledger[state] = (ledger[state] or 0) + by
@@ -45,6 +65,7 @@ local function write_ledger()
   for state, by in pairs(ledger) do
     if by ~= 0 then redis.call('HINCRBY', P .. ':ledger', state, by) end
   end
+  send_gathered()
 end
 
 -- A delivery of this event has come to its end: when it was the last open one, the event stays for the retention.

@@ -4,10 +4,9 @@ for i = 1, #ARGV, 4 do
   local text = redis.call('HGET', event, ARGV[i + 1])
   if text then
     local r = read(text)
-    local due = tonumber(ARGV[i + 3])
     if r.attempt == tonumber(ARGV[i + 2]) and r.published == '0' then
       r.published = '1'
-      if due > 0 then r.due = due end
+      if ARGV[i + 3] ~= '0' then r.due = ARGV[i + 3] end
       redis.call('HSET', event, ARGV[i + 1], written(r))
     end
   end
