@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::accept::{Accepted, Intake, Refused, now_ms};
 
 /// Events at work at once.
-const PREFETCH: u16 = 256;
+const PREFETCH: u16 = 1_024;
 /// The header that says why a message was rejected.
 const REASON: &str = "x-fanfare-reason";
 

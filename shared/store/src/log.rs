@@ -235,14 +235,16 @@ impl HotLog {
             // An entry holds the events of one call, oldest first.
             for (index, (_, id)) in fields.iter().rev().enumerate() {
                 let behind = from.is_some_and(|from| from.entry == entry && index < from.index);
-                let id: EventId = id.parse().map_err(|_| StoreError::Odd(format!("log entry {entry} names no event")))?;
+                let id: EventId =
+                    id.parse().map_err(|_| StoreError::Odd(format!("log entry {entry} names no event")))?;
                 if !behind {
                     pipeline.cmd("HGETALL").arg(format!("{prefix}:e:{id}"));
                     places.push((Place { entry: entry.clone(), index }, id));
                 }
             }
         }
-        let hashes: Vec<HashMap<String, Vec<u8>>> = if places.is_empty() { Vec::new() } else { self.redis.run_all(&pipeline).await? };
+        let hashes: Vec<HashMap<String, Vec<u8>>> =
+            if places.is_empty() { Vec::new() } else { self.redis.run_all(&pipeline).await? };
         let views = places.into_iter().zip(hashes).map(|((place, id), hash)| Ok((place, self.view(id, &hash)?)));
         Ok(Stretch { events: views.collect::<Result<_, StoreError>>()?, more })
     }

@@ -6,7 +6,7 @@ use super::redis;
 use super::report::{self, Report};
 use super::setup::{Fanfare, Stage, Tenant};
 use super::usage::Usage;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use std::time::{Duration, Instant};
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -158,6 +158,7 @@ async fn wait_for(stage: &Stage, part: Part, child: &Child, expected: usize) -> 
     let (mut count, mut progress) = (0, Instant::now());
     loop {
         child.has_ended().with_context(|| format!("{} broke off", part.name()))?;
+        stage.check_alive()?;
         let now = stage.receiver.count().await?;
         if now >= expected {
             return Ok(());
@@ -167,8 +168,7 @@ async fn wait_for(stage: &Stage, part: Part, child: &Child, expected: usize) -> 
         }
         if progress.elapsed() > PROGRESS_WITHIN {
             let (name, missing, backlog) = (part.name(), expected - now, stage.backlog().await);
-            ensure!(
-                false,
+            bail!(
                 "{name}: {missing} of {expected} deliveries are missing, after {PROGRESS_WITHIN:?} without one; {backlog}"
             );
         }

@@ -9,7 +9,7 @@ fanfare-bench: what the release binaries take, beside the floor (build them befo
   --only LIST        parts, comma-separated, of: floor http batch amqp http10 batch10 amqp10 latency (all)
   --deliveries N     of a run (50000)
   --pairs N          how often each part runs, in turn with the floor (5)
-  --connections N    kept connections of single requests (64)
+  --connections N    kept connections of single requests (256)
   --batchers N       kept connections that send batches of 100 (8)
   --in-flight N      unconfirmed messages over AMQP and in each queue of the floor (512)
   --posts N          the floor's requests under way, and each webhook's `maxInFlight` (256)
@@ -108,7 +108,7 @@ impl Default for Plan {
             parts: Part::ALL.into(),
             deliveries: 50_000,
             pairs: 5,
-            connections: 64,
+            connections: 256,
             batchers: 8,
             in_flight: 512,
             posts: 256,

@@ -193,9 +193,8 @@ impl Report {
         let scripts = |run: &Run| run.redis_scripts as f64 / run.received.deliveries.max(1) as f64;
         self.row(plan, "Redis calls", &|part| format!("{:.2}", median(part, &scripts)), "")?;
         self.line(
-            "Redis bytes: growth of used_memory per delivery, all of it: log, records, dedup, events. Redis calls: scripts run,\n\
-             per delivery.\n\
-             load and floor hold all events before they start: most of their memory is that.",
+            "Redis bytes: growth of used_memory per delivery, all of it: log, records, dedup, events; Redis calls: scripts\n\
+             run per delivery; load and floor hold all events before they start: most of their memory is that",
         )
     }
 

@@ -3,7 +3,7 @@ use super::child::{Child, Ingest, RECEIVER, ReceiverJob};
 use super::plan::Plan;
 use super::receiver::{COUNT, REPORT, RESET, RESET_STAMPED, Received};
 use super::{events, usage};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use fanfare_local::{Binaries, Broker, Client, Redis, Sandbox, Service, Services, free_port, settings};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -104,6 +104,17 @@ impl Stage {
     pub(super) fn usage(&self) -> Result<Vec<usage::Usage>> {
         let pids: Vec<u32> = self.processes().into_iter().map(|(_, pid)| pid).collect();
         usage::of_trees(&pids)
+    }
+
+    /// An error where a service has ended.
+    pub(super) fn check_alive(&self) -> Result<()> {
+        for service in self.fanfare.iter().flat_map(|fanfare| Service::ALL.map(|service| fanfare.services.get(service)))
+        {
+            if let Some(status) = service.process().ended() {
+                bail!("{} ended with {status}", service.service().name());
+            }
+        }
+        Ok(())
     }
 
     /// What waits in the queues, to say where deliveries got stuck.

@@ -23,8 +23,9 @@ static VHOSTS: AtomicU32 = AtomicU32::new(1);
 
 /// Runs a story to its end on one runtime that all stories share.
 pub(crate) fn story(story: impl Future<Output = Result<()>>) {
-    static RUNTIME: std::sync::LazyLock<tokio::runtime::Runtime> =
-        std::sync::LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap());
+    static RUNTIME: std::sync::LazyLock<tokio::runtime::Runtime> = std::sync::LazyLock::new(|| {
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads and sockets")
+    });
     if let Err(error) = RUNTIME.block_on(story) {
         panic!("{error:?}");
     }
