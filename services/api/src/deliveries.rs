@@ -88,7 +88,7 @@ pub(crate) async fn list(
 /// A page of what is there as a whole.
 fn part<T>(items: Vec<T>, page: &LogPage) -> Page<T> {
     let end = page.skipped().saturating_add(page.limit);
-    let next = (items.len() > end).then(|| format!(".{end}"));
+    let next = (items.len() > end).then(|| format!("0-0.0.{end}"));
     Page { items: items.into_iter().skip(page.skipped()).take(page.limit).collect(), next }
 }
 
@@ -144,8 +144,8 @@ mod tests {
     fn pages_of_one_events_deliveries_fit_together() {
         let page = |limit, cursor: Option<&str>| LogPage { limit, cursor: cursor.map(str::to_owned) };
         let first = part(vec![1, 2, 3], &page(2, None));
-        assert_eq!((first.items, first.next.as_deref()), (vec![1, 2], Some(".2")));
-        let second = part(vec![1, 2, 3], &page(2, Some(".2")));
+        assert_eq!((first.items, first.next.as_deref()), (vec![1, 2], Some("0-0.0.2")));
+        let second = part(vec![1, 2, 3], &page(2, Some("0-0.0.2")));
         assert_eq!((second.items, second.next), (vec![3], None));
     }
 }

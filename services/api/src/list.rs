@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn a_log_query_is_strict() {
         let (filter, page) = delivery_query(Some(
-            "status=failed&from=2026-01-31T10:30:00+01:00&to=2026-01-31T09:30:00.001Z&webhook=5ceec43ce1b5b412ba9d0e73&cursor=17-0.2",
+            "status=failed&from=2026-01-31T10:30:00+01:00&to=2026-01-31T09:30:00.001Z&webhook=5ceec43ce1b5b412ba9d0e73&cursor=17-0.1.2",
         ))
         .unwrap();
         assert_eq!((filter.state, filter.to_ms.unwrap() - filter.from_ms.unwrap()), (Some(State::Failed), 1));
@@ -359,15 +359,15 @@ mod tests {
             "event=1",
             "cursor=x",
             "cursor=17-0",
-            "cursor=17-0.-1",
-            "cursor=99999999999999999999-0.1",
-            "cursor=(17-0.1",
+            "cursor=17-0.1",
+            "cursor=17-0.1.-1",
+            "cursor=99999999999999999999-0.1.0",
+            "cursor=(17-0.1.0",
             "colour=red",
         ] {
             assert!(delivery_query(Some(query)).is_err(), "{query}");
         }
-        assert!(delivery_query(Some("cursor=.3")).is_ok());
-        assert!(LogPage::parse(Some("cursor=17-0")).is_ok());
-        assert!(LogPage::parse(Some("cursor=17-0.1")).is_err());
+        assert!(LogPage::parse(Some("cursor=17-0.1.0")).is_ok());
+        assert!(LogPage::parse(Some("cursor=17-0")).is_err());
     }
 }

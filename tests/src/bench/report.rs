@@ -188,13 +188,18 @@ impl Report {
             run.per_thousand(run.published.cpu_millis + run.usage.iter().map(|usage| usage.cpu_millis()).sum::<u64>())
         };
         self.row(plan, "all", &|part| format!("{:.3}", median(part, &all)), "")?;
+        if plan.parts.contains(&Part::Floor) {
+            let floor = median(Part::Floor, &all);
+            self.row(plan, "floor/this", &|part| format!("{:.2}", floor / median(part, &all)), "")?;
+        }
         let bytes = |run: &Run| run.redis_bytes as f64 / run.received.deliveries.max(1) as f64;
         self.row(plan, "Redis bytes", &|part| grouped(median(part, &bytes)), "")?;
         let scripts = |run: &Run| run.redis_scripts as f64 / run.received.deliveries.max(1) as f64;
         self.row(plan, "Redis calls", &|part| format!("{:.2}", median(part, &scripts)), "")?;
         self.line(
-            "Redis bytes: growth of used_memory per delivery, all of it: log, records, dedup, events; Redis calls: scripts\n\
-             run per delivery; load and floor hold all events before they start: most of their memory is that",
+            "floor/this: the floor's CPU for a delivery over this one's, which others on this machine disturb less than rates;\n\
+             Redis bytes: growth of used_memory per delivery, all of it: log, records, dedup, events; Redis calls: scripts run\n\
+             per delivery; load and floor hold all events before they start: most of their memory is that",
         )
     }
 
