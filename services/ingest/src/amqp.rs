@@ -104,7 +104,7 @@ async fn accept(intake: &Arc<Intake>, tenant: &TenantId, event: &Event) -> Resul
 /// The tenant that the routing key names, and the event in the message.
 fn read(message: &Message, max_event_bytes: usize) -> Result<(TenantId, Event), Refused> {
     if message.body.len() > max_event_bytes {
-        return Err(Refused::invalid("", &format!("an event is at most {max_event_bytes} bytes")));
+        return Err(Refused::invalid("body", &format!("is too large: an event is at most {max_event_bytes} bytes")));
     }
     let word = message.routing_key.split('.').next().unwrap_or_default();
     let tenant: TenantId =
@@ -124,7 +124,7 @@ fn read(message: &Message, max_event_bytes: usize) -> Result<(TenantId, Event), 
         }
     };
     let event = parsed.map_err(|error| match error {
-        EventError::NotJson(why) => Refused::invalid("", &format!("is no JSON: {why}")),
+        EventError::NotJson(why) => Refused::invalid("body", &format!("is no JSON: {why}")),
         EventError::Invalid(errors) => Refused::Invalid(errors),
     })?;
     match &event.tenant {

@@ -213,8 +213,12 @@ fn what_cannot_be_accepted_over_amqp_is_kept_as_it_came_with_its_reason() {
                 continue;
             };
             let headers = message.properties.headers().clone().unwrap_or_default();
-            let reason =
-                headers.inner().get("x-fanfare-reason").map(|reason| format!("{reason:?}")).unwrap_or_default();
+            let reason = match headers.inner().get("x-fanfare-reason") {
+                Some(lapin::types::AMQPValue::LongString(reason)) => {
+                    String::from_utf8_lossy(reason.as_bytes()).into_owned()
+                }
+                other => panic!("{other:?} for a reason"),
+            };
             if message.data == b"{ no json" {
                 assert_eq!(
                     message.properties.message_id().as_ref().map(|id| id.as_str()),
