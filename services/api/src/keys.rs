@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use fanfare_domain::span;
-use fanfare_runtime::Problem;
+use fanfare_runtime::{Problem, now_ms};
 use fanfare_store::{Saved, Scope, StoredKey};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ use crate::{
     problem,
     request::{At, Fields, MaybeJson, text},
     secret,
-    tenants::{find, now_ms},
+    tenants::find,
 };
 
 /// The stored form of a key that is written here.

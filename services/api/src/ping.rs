@@ -15,7 +15,7 @@ use fanfare_domain::{
     EventId, FieldError, TenantId,
     event::{Defaults, Event, EventError, Plain, parse_structured},
 };
-use fanfare_runtime::Problem;
+use fanfare_runtime::{Problem, now_ms};
 use fanfare_store::AttemptEntry;
 use serde_json::{Map, Value, json};
 
@@ -25,7 +25,6 @@ use crate::{
     auth::Manage,
     problem::{self, invalid},
     request::{At, MaybeJson, text},
-    tenants::now_ms,
     webhooks::{Webhooks, find},
 };
 

@@ -1,9 +1,6 @@
 //! The operator's tenants.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 use axum::{
     Json as Answer,
@@ -12,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use fanfare_domain::{IdError, TenantId, span};
-use fanfare_runtime::Problem;
+use fanfare_runtime::{Problem, now_ms};
 use fanfare_store::{Saved, Tenant, TenantConfig};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -50,12 +47,6 @@ fn view(tenant: &Tenant) -> View<'_> {
         created_at: span::rfc3339(tenant.created_at),
         updated_at: span::rfc3339(tenant.updated_at),
     }
-}
-
-/// This moment, in unix milliseconds.
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The tenant of this id, as it is in Redis now.

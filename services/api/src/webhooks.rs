@@ -10,7 +10,7 @@ use axum::{
 };
 use fanfare_catalog::Catalog;
 use fanfare_domain::{FieldError, Webhook, WebhookId, webhook::Rules};
-use fanfare_runtime::Problem;
+use fanfare_runtime::{Problem, now_ms};
 use fanfare_store::{Saved, StoredSecret, StoredWebhook, TenantConfig};
 use serde_json::{Map, Value};
 
@@ -22,7 +22,6 @@ use crate::{
     problem::{self, invalid},
     request::{At, Fields, Json, MaybeJson},
     secret,
-    tenants::now_ms,
     webhook_view::view,
 };
 

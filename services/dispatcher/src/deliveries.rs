@@ -15,7 +15,7 @@ use fanfare_domain::{
     ladder::{Hop, next_hop},
     next_step, outcome,
 };
-use fanfare_runtime::fail_point;
+use fanfare_runtime::{fail_point, now_ms};
 use fanfare_store::{AttemptEntry, Attempted, Claim, ClaimRequest, Deliveries, Recorded, Verdict, surely};
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
@@ -367,10 +367,4 @@ fn token() -> String {
     static PROCESS: std::sync::LazyLock<u64> = std::sync::LazyLock::new(rand::random);
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("{:x}.{:x}", *PROCESS, NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// The clock, for what is recorded; leases go by Redis's own.
-pub(crate) fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

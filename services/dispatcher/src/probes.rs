@@ -4,13 +4,11 @@
 use std::sync::Arc;
 
 use fanfare_bus::{Bus, Message, Probe, Settled, topology};
+use fanfare_runtime::now_ms;
 use fanfare_store::AttemptEntry;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    deliveries::{Dispatch, now_ms},
-    send::Meta,
-};
+use crate::{deliveries::Dispatch, send::Meta};
 
 /// Probes at work at once.
 const PREFETCH: u16 = 16;

@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use fanfare_domain::{Answer, Failure, TargetRules, retry_after, signature};
+use fanfare_runtime::now_ms;
 use fanfare_store::AttemptEntry;
 use reqwest::{
     Client, Request, Response, Url,
@@ -16,7 +17,6 @@ use reqwest::{
 };
 
 use crate::{
-    deliveries::now_ms,
     resolve::{ResolveError, Resolver},
     webhooks::InForce,
 };

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use fanfare_bus::{EventItem, Link, PublishError, Publisher, Route};
 use fanfare_catalog::Catalogs;
 use fanfare_domain::{Event, EventId, FieldError, TenantId};
-use fanfare_runtime::fail_point;
+use fanfare_runtime::{fail_point, now_ms};
 use fanfare_store::{Acceptance, Configuration, Events, StoreError, TenantConfig};
 use tokio::time::timeout;
 
@@ -178,10 +178,4 @@ fn reason(refused: &Refused) -> &'static str {
         Refused::Conflict => "conflict",
         Refused::Unavailable(_) => "unavailable",
     }
-}
-
-/// The clock, for what is recorded; leases go by Redis's own.
-pub(crate) fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -8,10 +8,11 @@ use fanfare_domain::{
     Event, TenantId,
     event::{Defaults, EventError, parse_binary, parse_structured},
 };
+use fanfare_runtime::now_ms;
 use lapin::types::{AMQPValue, FieldTable};
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::{Accepted, Intake, Refused, now_ms};
+use crate::accept::{Accepted, Intake, Refused};
 
 /// Events at work at once.
 const PREFETCH: u16 = 1_024;

@@ -19,7 +19,7 @@ use fanfare_domain::{
     Event, EventId, TenantId,
     event::{Defaults, EventError, Plain, parse_binary, parse_structured},
 };
-use fanfare_runtime::{IngestSettings, Problem};
+use fanfare_runtime::{IngestSettings, Problem, now_ms};
 use fanfare_store::{Grant, KeyOwner, Scope, TenantConfig};
 use futures::{StreamExt, stream};
 use serde::Serialize;
@@ -28,7 +28,7 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    accept::{Accepted, Intake, Refused, now_ms},
+    accept::{Accepted, Intake, Refused},
     limit::Limiter,
 };
 

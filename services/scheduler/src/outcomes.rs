@@ -3,14 +3,11 @@
 use std::sync::Arc;
 
 use fanfare_bus::{DeliveryItem, EventItem, Message, Settled, Waiting};
-use fanfare_runtime::fail_point;
+use fanfare_runtime::{fail_point, now_ms};
 use fanfare_store::{Deliveries, Tenants, surely};
 use futures::future::join_all;
 
-use crate::{
-    metrics::Metrics,
-    waits::{Waits, now_ms},
-};
+use crate::{metrics::Metrics, waits::Waits};
 
 /// Everything that failures need.
 pub(crate) struct Outcomes {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use fanfare_bus::{Bus, DeliveryItem, EventItem, Message, Route, Settled, Waiting};
 use fanfare_domain::ladder::{Hop, next_hop};
-use fanfare_runtime::fail_point;
+use fanfare_runtime::{fail_point, now_ms};
 use futures::future::join_all;
 
 use crate::metrics::Metrics;
@@ -40,9 +40,4 @@ impl Waits {
         let waiting = Waiting { hops: item.waiting.hops + 1, ..item.waiting };
         self.bus.publisher().publish_surely(route, &event.with(vec![DeliveryItem { waiting, ..item.clone() }])).await;
     }
-}
-
-pub(crate) fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -305,30 +305,14 @@ fn header_value<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> 
 
 /// A header's name in lower case.
 fn header_name(name: &str) -> Result<String, String> {
-    // As in a webhook's own headers (domain's webhook.rs), and those that a catalog sets elsewhere.
-    const RESERVED: [&str; 16] = [
-        "webhook-id",
-        "webhook-timestamp",
-        "webhook-signature",
-        "content-type",
-        "user-agent",
-        "host",
-        "content-length",
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
     let name = name.to_ascii_lowercase();
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte); // RFC 9110, 5.6.2
     if name.is_empty() || name.len() > 256 || !name.bytes().all(token) {
         Err(format!("`{name}` is no header's name"))
-    } else if RESERVED.contains(&name.as_str()) || name.starts_with("fanfare-") {
+    } else if webhook::RESERVED_HEADERS.contains(&name.as_str())
+        || matches!(name.as_str(), "content-type" | "user-agent")
+        || name.starts_with("fanfare-")
+    {
         Err(format!("header `{name}` may not be set: it is Fanfare's or the connection's own"))
     } else {
         Ok(name)

@@ -146,7 +146,7 @@ pub struct Rules<'a> {
 }
 
 /// Headers that are Fanfare's or the connection's to set (contract.md, Requests to receivers; RFC 9110 7.6.1).
-const RESERVED_HEADERS: [&str; 14] = [
+pub const RESERVED_HEADERS: [&str; 14] = [
     "webhook-id",
     "webhook-timestamp",
     "webhook-signature",

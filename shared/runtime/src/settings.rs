@@ -472,6 +472,15 @@ impl Settings {
             !needs_token || self.api.admin_token.is_some(),
             "setting FANFARE_API__ADMIN_TOKEN: is required"
         );
+        self.amqp.connection()?;
+        fanfare_store::Redis::new(&self.redis.connection())
+            .map_err(|why| anyhow::anyhow!("setting FANFARE_REDIS__URL: {why}"))?;
+        if let Some(keys) = &self.secrets.keys {
+            fanfare_store::Sealer::parse(keys)
+                .map_err(|why| anyhow::anyhow!("setting FANFARE_SECRETS__KEYS: {why}"))?;
+        }
+        fanfare_catalog::Catalogs::load(self.catalogs.path.as_deref())
+            .map_err(|why| anyhow::anyhow!("setting FANFARE_CATALOGS__PATH: {why:#}"))?;
         anyhow::ensure!(self.scheduler.speed >= 1, "setting FANFARE_SCHEDULER__SPEED: must be 1 or more");
         anyhow::ensure!(
             self.dispatcher.max_in_flight >= 1,
@@ -610,6 +619,27 @@ mod tests {
             let error = from_env(&[(name, value)]).unwrap_err().to_string();
             assert!(error.contains(name), "{error} does not name {name}");
         }
+    }
+
+    #[test]
+    fn what_would_fail_later_fails_at_the_start() {
+        let key = "a:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        for (name, value) in [
+            ("FANFARE_AMQP__URL", "http://broker"),
+            ("FANFARE_REDIS__URL", "amqp://redis"),
+            ("FANFARE_SECRETS__KEYS", "a:short"),
+            ("FANFARE_SCHEDULER__SPEED", "0"),
+            ("FANFARE_DISPATCHER__MAX_IN_FLIGHT_PER_WEBHOOK", "1001"),
+        ] {
+            let settings = from_env(&[("FANFARE_SECRETS__KEYS", key), (name, value)]).unwrap();
+            let error = settings.check(Service::Dispatcher).unwrap_err().to_string();
+            assert!(error.contains(name), "{error} does not name {name}");
+        }
+        assert!(from_env(&[("FANFARE_SECRETS__KEYS", key)]).unwrap().check(Service::Dispatcher).is_ok());
+        assert!(
+            from_env(&[("FANFARE_SECRETS__KEYS", key)]).unwrap().check(Service::Api).is_err(),
+            "the api needs a token"
+        );
     }
 
     #[test]
