@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 /// How long a story waits for a fact before it is told as a failure; generous, for machines that are busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 static BROKER: OnceCell<(Sandbox, Broker)> = OnceCell::const_new();
 static VHOSTS: AtomicU32 = AtomicU32::new(1);
