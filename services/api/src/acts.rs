@@ -49,7 +49,10 @@ pub(crate) async fn retry(
         Ok(confirmed) => confirmed.map_err(problem::broker)?,
         Err(_) => return Err(Problem::unavailable("the broker does not confirm")),
     }
-    api.deliveries.scheduled(caller.tenant(), &delivery, next.attempt, None).await.map_err(problem::store)?;
+    api.deliveries
+        .scheduled(caller.tenant(), &delivery, next.attempt, next.epoch, None)
+        .await
+        .map_err(problem::store)?;
     accepted(&api, &caller, &id).await
 }
 

@@ -30,6 +30,8 @@ use crate::{
 
 /// The first wait of a delivery whose webhook has no room; doubled each time.
 const NO_ROOM: Duration = Duration::from_millis(500);
+/// The shortest wait of a delivery that could not be claimed; doubled like the other.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 /// Doubled so often at most.
 const NO_ROOM_DOUBLINGS: u32 = 6;
 /// The wait of a delivery that cannot be made ready: an operator has something to mend.
@@ -82,6 +84,8 @@ enum Left {
     Nothing,
     /// To come again after a wait.
     Wait(Duration),
+    /// To be passed on to the scheduler: a retry to come, or an end's consequences.
+    PassOn(Box<DeliveryItem>),
 }
 
 impl Dispatch {
@@ -92,15 +96,28 @@ impl Dispatch {
 
     /// Returns once the delivery is settled: recorded, or on its way in another message.
     async fn deliver(&self, event: &EventItem, item: &DeliveryItem, rendered: &Rendered) {
-        let Some(_slot) = self.slots.take(&item.webhook, self.webhooks.cap(&event.tenant, &item.webhook)).await else {
+        let Some(slot) = self.slots.take(&item.webhook, self.webhooks.cap(&event.tenant, &item.webhook)).await else {
             self.metrics.diverted();
             return self.come_again(event, item, NO_ROOM * 2_u32.pow(item.waiting.hops.min(NO_ROOM_DOUBLINGS))).await;
         };
         self.metrics.in_flight.inc();
         let left = self.claim_and_attempt(event, item, rendered).await;
         self.metrics.in_flight.dec();
-        if let Left::Wait(wait) = left {
-            self.come_again(event, item, wait).await;
+        // Its room is free before anything is published: a broker that blocks must not stop those who succeed.
+        drop(slot);
+        match left {
+            Left::Nothing => {}
+            Left::Wait(wait) => {
+                let spread = SHORTEST_WAIT * 2_u32.pow(item.waiting.hops.min(NO_ROOM_DOUBLINGS));
+                self.come_again(event, item, wait.max(spread)).await;
+            }
+            Left::PassOn(delivery) => {
+                self.bus
+                    .publisher()
+                    .publish_surely(Route::queue(topology::OUTCOMES), &event.with(vec![*delivery]))
+                    .await;
+                fail_point("dispatcher.published");
+            }
         }
     }
 
@@ -125,14 +142,11 @@ impl Dispatch {
             Claim::Wait(wait) => Left::Wait(wait),
             Claim::Retry { attempt, due_ms, epoch } => {
                 let waiting = Waiting { since: now_ms(), due: due_ms.max(1), hops: 0 };
-                self.pass_on(event, DeliveryItem { attempt, epoch, waiting, ..item.clone() }).await;
-                Left::Nothing
+                Left::PassOn(Box::new(DeliveryItem { attempt, epoch, waiting, ..item.clone() }))
             }
             Claim::Ended(reason) => {
                 let ended = self.consequences(event, item, &reason).await;
-                self.pass_on(event, DeliveryItem { ended: Some(ended), attempt: item.attempt + 1, ..item.clone() })
-                    .await;
-                Left::Nothing
+                Left::PassOn(Box::new(DeliveryItem { ended: Some(ended), attempt: item.attempt + 1, ..item.clone() }))
             }
             Claim::Go { revision, claimed_before, first_attempt_ms } => {
                 let claimed = Claimed { id, token, asked_at, redelivery: claimed_before > 0, first_attempt_ms };
@@ -220,24 +234,26 @@ impl Dispatch {
         };
         let recorded = surely("recording an attempt", || self.records.complete(&attempted)).await;
         fail_point("dispatcher.recorded");
-        if recorded == Recorded::Late {
-            return Left::Nothing; // whoever has the claim now drives it
+        if recorded == Recorded::Late && step != NextStep::Done {
+            // The claim had passed to another, or Redis did record it and its answer was lost: the next claim tells which.
+            return Left::Wait(SHORTEST_WAIT);
         }
         match (step, verdict) {
-            (NextStep::Done, _) => self.metrics.delivered(Duration::from_millis(now_ms.saturating_sub(event.accepted))),
+            (NextStep::Done, _) => {
+                self.metrics.delivered(Duration::from_millis(now_ms.saturating_sub(event.accepted)));
+                Left::Nothing
+            }
             (_, Verdict::Retry { due_ms, .. }) => {
                 let waiting = Waiting { since: now_ms, due: due_ms, hops: 0 };
-                self.pass_on(event, DeliveryItem { attempt: item.attempt + 1, waiting, ..item.clone() }).await;
+                Left::PassOn(Box::new(DeliveryItem { attempt: item.attempt + 1, waiting, ..item.clone() }))
             }
             (NextStep::GiveUp { disable }, _) => {
                 self.metrics.failed();
                 let ended = Some(Ended { disable });
-                self.pass_on(event, DeliveryItem { attempt: item.attempt + 1, ended, ..item.clone() }).await;
+                Left::PassOn(Box::new(DeliveryItem { attempt: item.attempt + 1, ended, ..item.clone() }))
             }
             (NextStep::Retry { .. }, _) => unreachable!("a retry's verdict is one"),
         }
-        fail_point("dispatcher.published");
-        Left::Nothing
     }
 
     /// The request's body and headers, rendered once per event and shape.
@@ -300,11 +316,6 @@ impl Dispatch {
         let policy =
             self.webhooks.at_least(&event.tenant, &item.webhook, 0).await.map(|webhook| webhook.policy.clone());
         Ended { disable: disables(reason, &policy.unwrap_or_default()) }
-    }
-
-    /// To the scheduler: a retry to come, or an end's consequences.
-    async fn pass_on(&self, event: &EventItem, delivery: DeliveryItem) {
-        self.bus.publisher().publish_surely(Route::queue(topology::OUTCOMES), &event.with(vec![delivery])).await;
     }
 
     /// The same attempt again after a short wait, straight from its tier to a dispatcher.

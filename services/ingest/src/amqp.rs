@@ -9,7 +9,10 @@ use fanfare_domain::{
     event::{Defaults, EventError, parse_binary, parse_structured},
 };
 use fanfare_runtime::now_ms;
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{Accepted, Intake, Refused};
@@ -69,17 +72,37 @@ async fn settle(
     }
 }
 
+/// Properties as they were, but for those that the broker would act on.
+fn without_effect(kept: &BasicProperties) -> BasicProperties {
+    macro_rules! copy {
+        ($($get:ident => $with:ident),*) => {{
+            let mut properties = BasicProperties::default();
+            $(if let Some(value) = kept.$get() { properties = properties.$with(value.clone()); })*
+            properties
+        }};
+    }
+    copy!(content_type => with_content_type, content_encoding => with_content_encoding, headers => with_headers,
+        delivery_mode => with_delivery_mode, priority => with_priority, correlation_id => with_correlation_id,
+        reply_to => with_reply_to, message_id => with_message_id, timestamp => with_timestamp, kind => with_type,
+        app_id => with_app_id)
+}
+
 /// Puts the message where the operator finds it, body and properties untouched.
 async fn reject(bus: &Bus, message: &Message, reason: &str, stop: &CancellationToken) -> Settled {
     let mut headers = message.properties.headers().clone().unwrap_or_default();
     headers.insert(REASON.into(), AMQPValue::LongString(reason.chars().take(1_000).collect::<String>().into()));
-    let properties = message.properties.clone().with_headers(headers);
+    // Both would be acted on again: the broker refuses another's `user-id`, and lets an expired message go.
+    for (name, kept) in
+        [("x-fanfare-user-id", message.properties.user_id()), ("x-fanfare-expiration", message.properties.expiration())]
+    {
+        if let Some(kept) = kept {
+            headers.insert(name.into(), AMQPValue::LongString(kept.as_str().into()));
+        }
+    }
+    let kept = message.properties.clone().with_headers(headers);
+    let properties = without_effect(&kept);
     loop {
-        match bus
-            .publisher()
-            .publish_whole(Route::queue(topology::REJECTED), message.body.clone(), properties.clone())
-            .await
-        {
+        match bus.publisher().publish_whole(Route::rejected(), message.body.clone(), properties.clone()).await {
             Ok(()) => return Settled::Ack,
             Err(error) => tracing::warn!(%error, "cannot keep a rejected message: trying again"),
         }

@@ -51,7 +51,7 @@ impl Outcomes {
         };
         fail_point("scheduler.published");
         let id = event.delivery_id(item);
-        surely("noting a retry", || self.records.scheduled(&event.tenant, &id, item.attempt, due_ms)).await;
+        surely("noting a retry", || self.records.scheduled(&event.tenant, &id, item.attempt, item.epoch, due_ms)).await;
     }
 }
 

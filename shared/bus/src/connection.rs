@@ -63,6 +63,9 @@ pub enum BusError {
     Stopped,
 }
 
+/// A broker that does not answer a single question within this is gone, whatever its connection says.
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
 /// How a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
@@ -120,12 +123,13 @@ impl Bus {
                 Some(connection) => connection,
                 None => self.inner.dialer.dial("consume").await?,
             };
-            match connection.create_channel().await {
-                Ok(channel) => {
+            match tokio::time::timeout(ANSWER_WITHIN, connection.create_channel()).await {
+                Ok(Ok(channel)) => {
                     *consuming = Some(connection);
                     return Some(channel);
                 }
-                Err(error) => tracing::warn!(%error, "the broker gave no channel: connecting again"),
+                Ok(Err(error)) => tracing::warn!(%error, "the broker gave no channel: connecting again"),
+                Err(_) => tracing::warn!("no answer to a wish for a channel: connecting again"),
             }
         }
     }

@@ -17,7 +17,7 @@ use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connection::Bus,
+    connection::{ANSWER_WITHIN, Bus},
     message::{Batch, VERSION_HEADER},
     publish::Route,
     topology::DEAD,
@@ -64,8 +64,9 @@ impl Bus {
         };
         tracing::error!(error = %why, routing_key = message.routing_key, "a message that cannot be read goes to fanfare.dead");
         loop {
-            let body = message.body.clone();
-            match self.publisher().publish_whole(Route::queue(DEAD), body, message.properties.clone()).await {
+            // Its bytes alone: headers of whoever wrote it could route it elsewhere (`CC`), or make it vanish.
+            let properties = lapin::BasicProperties::default().with_delivery_mode(2);
+            match self.publisher().publish_whole(Route::queue(DEAD), message.body.clone(), properties).await {
                 Ok(()) => return None,
                 Err(error) => tracing::warn!(%error, "cannot keep a dead message: trying again"),
             }
@@ -83,15 +84,18 @@ impl Bus {
         let mut at_work = AtWork::default();
         while !stop.is_cancelled() {
             let Some(channel) = self.consuming_channel().await else { break };
-            match open(&channel, queue, prefetch).await {
-                Ok(consumer) => at_work.run(&channel, consumer, stop, &work).await,
-                Err(error) => {
+            match tokio::time::timeout(ANSWER_WITHIN, open(&channel, queue, prefetch)).await {
+                Ok(Ok(consumer)) => at_work.run(&channel, consumer, stop, &work).await,
+                Err(_) => tracing::warn!(queue, "no answer to a wish to consume: trying again"),
+                Ok(Err(error)) => {
                     tracing::warn!(queue, %error, "cannot consume: trying again");
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
             }
             at_work.forget_channel();
         }
+        // Requests under way are recorded also where the connection went first.
+        while at_work.tasks.join_next().await.is_some() {}
     }
 }
 

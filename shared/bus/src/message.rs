@@ -121,15 +121,19 @@ pub enum FormError {
     /// A newer version of Fanfare wrote it.
     #[error("message of version {0}, and this program reads up to {VERSION}: upgrade it")]
     Newer(i32),
+    /// It does not say its version.
+    #[error("message without the header `{VERSION_HEADER}`: Fanfare did not write it")]
+    Foreign,
     /// It is no batch.
     #[error("message is no batch of events: {0}")]
     NotABatch(#[from] serde_json::Error),
 }
 
 impl Batch {
-    /// Reads a message's body of the given version (absent: the first).
+    /// Reads a message's body of the given version. We always write one: a message without is somebody else's.
     pub fn read(version: Option<i32>, body: &[u8]) -> Result<Self, FormError> {
         match version {
+            None => Err(FormError::Foreign),
             Some(newer) if newer > VERSION => Err(FormError::Newer(newer)),
             _ => Ok(serde_json::from_slice(body)?),
         }
@@ -170,6 +174,7 @@ mod tests {
     #[test]
     fn a_newer_form_is_not_guessed_at() {
         assert!(matches!(Batch::read(Some(2), b"{}"), Err(FormError::Newer(2))));
-        assert!(matches!(Batch::read(None, b"[]"), Err(FormError::NotABatch(_))));
+        assert!(matches!(Batch::read(Some(1), b"[]"), Err(FormError::NotABatch(_))));
+        assert!(matches!(Batch::read(None, br#"{"events":[]}"#), Err(FormError::Foreign)));
     }
 }

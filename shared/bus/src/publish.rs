@@ -16,11 +16,14 @@ use lapin::{
     options::{BasicPublishOptions, ConfirmSelectOptions},
     types::{AMQPValue, FieldTable},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connection::{Dialer, Link, follow},
+    connection::{ANSWER_WITHIN, Dialer, Link, follow},
     message::{EventItem, VERSION, VERSION_HEADER},
     topology,
 };
@@ -35,6 +38,8 @@ const EAGER: usize = 2;
 const IN_FLIGHT: usize = 32;
 /// Items that callers may have handed over and not yet have confirmed.
 const ITEMS_UNCONFIRMED: usize = 4_096;
+/// How long a connection that is given up may take to close.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// Bytes that callers may have handed over and not yet have confirmed: lapin buffers without bound while blocked.
 const BYTES_UNCONFIRMED: usize = 16 * 1024 * 1024;
 
@@ -60,6 +65,11 @@ impl Route {
     pub fn tier(ms: u64, last: bool) -> Self {
         let key = if last { topology::KEY_MAIN } else { topology::KEY_DUE };
         Self { exchange: topology::tier(ms).into(), key: key.into() }
+    }
+
+    /// What cannot be accepted: a fanout exchange, so that no header of the sender's routes it elsewhere.
+    pub fn rejected() -> Self {
+        Self { exchange: topology::REJECTED.into(), key: "".into() }
     }
 
     /// One of the queues that are reached by their own name.
@@ -252,33 +262,49 @@ impl Outbox {
                 channel.confirm_select(ConfirmSelectOptions::default()).await?;
                 Ok::<Channel, lapin::Error>(channel)
             };
-            match opened.await {
-                Ok(channel) => {
+            match timeout(ANSWER_WITHIN, opened).await {
+                Ok(Ok(channel)) => {
                     self.link.send_replace(Link::Up);
                     let ended = self.publish_over(&channel, &gone).await;
                     self.link.send_replace(Link::Away);
                     if ended {
                         follower.abort();
-                        let _ = current.close(200, "done".into()).await; // the process ends either way
+                        let _ = timeout(CLOSE_WITHIN, current.close(200, "done".into())).await; // the process ends either way
                         return;
                     }
                 }
-                Err(error) => tracing::warn!(%error, "the broker gave no channel: connecting again"),
+                Ok(Err(error)) => tracing::warn!(%error, "the broker gave no channel: connecting again"),
+                Err(_) => tracing::warn!("no answer to a wish for a channel: connecting again"),
             }
             follower.abort();
-            let _ = current.close(200, "connecting again".into()).await; // it is broken: that is why
+            let _ = timeout(CLOSE_WITHIN, current.close(200, "connecting again".into())).await; // it is broken: that is why
         }
     }
 
     /// Publishes until nobody is left to publish for (`true`) or the channel is lost (`false`).
     async fn publish_over(&mut self, channel: &Channel, gone: &CancellationToken) -> bool {
         let mut lost = false;
+        // A lost connection fails what is under way, at once as a rule; it must not keep us from making another.
+        let given_up = tokio::time::sleep(Duration::MAX);
+        tokio::pin!(given_up);
+        // What waited when the last channel was lost.
+        for route in self.routes.keys().cloned().collect::<Vec<_>>() {
+            self.send(channel, &route);
+        }
         loop {
             if lost && self.under_way.is_empty() {
                 return false;
             }
+            if lost && given_up.deadline() > Instant::now() + CLOSE_WITHIN {
+                given_up.as_mut().reset(Instant::now() + CLOSE_WITHIN);
+            }
             tokio::select! {
                 biased;
+                () = &mut given_up, if lost => {
+                    self.under_way.clear(); // their callers are told by their senders' end
+                    self.routes.values_mut().for_each(|waiting| waiting.in_flight = 0);
+                    return false;
+                }
                 Some((route, items, result)) = self.under_way.next() => {
                     lost |= result == Err(PublishError::Lost);
                     for item in items {

@@ -316,7 +316,11 @@ impl Configuration {
         let last = last.into_iter().next().map_or_else(|| "0-0".to_owned(), |(id, _)| id);
         self.load_operator_keys().await?;
         let tenants: Vec<String> = self.redis.run(redis::cmd("SMEMBERS").arg(TENANTS)).await?;
-        for id in tenants.iter().filter_map(|id| id.parse::<TenantId>().ok()) {
+        let tenants: Vec<TenantId> = tenants.iter().filter_map(|id| id.parse().ok()).collect();
+        for known in self.tenants().iter().map(|config| &config.tenant.id).filter(|id| !tenants.contains(id)) {
+            self.put(known, None); // deleted while nobody followed
+        }
+        for id in tenants {
             let (_, config) = self.read_tenant(&id).await?;
             self.put(&id, config);
         }
@@ -375,10 +379,10 @@ impl Configuration {
                 .clone();
             let reply: Option<StreamReadReply> = command.query_async(&mut connection).await?;
             let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids);
-            let mut changed = std::collections::BTreeSet::new();
+            let (mut changed, mut last) = (std::collections::BTreeSet::new(), known.last.clone());
             for entry in entries {
                 changed.insert(entry.get::<String>("tenant").unwrap_or_default());
-                known.last = entry.id;
+                last = entry.id;
             }
             for tenant in changed {
                 match tenant.parse::<TenantId>() {
@@ -389,6 +393,7 @@ impl Configuration {
                     Err(_) => self.load_operator_keys().await?,
                 }
             }
+            known.last = last; // only now: what could not be read is asked for again
         }
     }
 }

@@ -13,6 +13,9 @@ use crate::{
 /// An attempt claimed this often without ever completing is poison: it takes its dispatchers down.
 const MOST_CLAIMS: u32 = 20;
 
+/// The wait of a delivery whose record only another version can read.
+const ODD_RECORD: Duration = Duration::from_secs(30);
+
 /// A delivery that wants to be attempted.
 #[derive(Debug)]
 pub struct ClaimRequest<'a> {
@@ -164,6 +167,10 @@ impl Deliveries {
             "stale" => Claim::Nothing("stale"),
             "held" => Claim::Nothing("held"),
             "cancelled" => Claim::Nothing("cancelled"),
+            "odd" => {
+                tracing::error!(tenant = %request.tenant, delivery = %request.id, "a record of a form that this version does not know");
+                Claim::Wait(ODD_RECORD)
+            }
             other => return Err(StoreError::Odd(format!("`{other}` for a claim"))),
         })
     }
@@ -200,12 +207,14 @@ impl Deliveries {
         tenant: &TenantId,
         id: &DeliveryId,
         attempt: u32,
+        epoch: u32,
         due_ms: Option<u64>,
     ) -> Result<(), StoreError> {
         let args = vec![
             id.event.to_string().into_bytes(),
             id.within_event().into_bytes(),
             attempt.to_string().into_bytes(),
+            epoch.to_string().into_bytes(),
             due_ms.unwrap_or(0).to_string().into_bytes(),
         ];
         self.scheduled.call(tenant, args).await.map(drop)

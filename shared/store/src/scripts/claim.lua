@@ -4,7 +4,7 @@
 -- Returns per delivery five values: verdict, and
 --   go: revision, claims before this one, first attempt ms, -      wait: ms, -, -, -
 --   retry (its message may be lost): attempt, due ms, epoch, -    ended (its consequences are not drawn): reason, -, -, -
---   done | stale | held | cancelled | poison | paused: -, -, -, -
+--   done | stale | held | cancelled | odd (a record of an unknown form): -, -, -, -
 local version = config_version()
 if not version then return redis.error_reply(LOST) end
 local ends, default_cap, most_claims, retention = int(now + tonumber(ARGV[1])), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
@@ -74,11 +74,13 @@ for i = 5, #ARGV, 8 do
     count('created', 1)
     count('pending', 1)
   end
-  if epoch > r.epoch then r.epoch = epoch end
+  if r and epoch > r.epoch then r.epoch = epoch end
   -- The message knows of an attempt that Redis lost with its last seconds.
-  if attempt > r.attempt and r.state == 'p' then r.attempt, r.claims, r.published, r.lease = attempt, 0, '1', '0' end
+  if r and attempt > r.attempt and r.state == 'p' then r.attempt, r.claims, r.published, r.lease = attempt, 0, '1', '0' end
 
-  if r.state == 'f' and r.published == '0' then
+  if not r then
+    answer('odd')
+  elseif r.state == 'f' and r.published == '0' then
     answer('ended', r.reason)
   elseif r.state == 'd' or r.state == 'f' or r.state == 'c' then
     answer('done')
@@ -95,7 +97,7 @@ for i = 5, #ARGV, 8 do
       count('pending', -1)
       count('cancelled', 1)
       redis.call('HSET', event, field, written(r))
-      close(event, ulid, retention)
+      close(event, ulid, retention, r)
       answer('cancelled')
     elseif not w.on then
       r.state, r.lease, r.reason = 'h', '0', 'webhook_off'
@@ -108,8 +110,9 @@ for i = 5, #ARGV, 8 do
       r.state, r.final, r.reason, r.lease, r.published = 'f', NOW, 'poison', '0', '0'
       count('pending', -1)
       count('failed', 1)
+      r.attempt = r.attempt + 1
       redis.call('HSET', event, field, written(r))
-      close(event, ulid, retention)
+      close(event, ulid, retention, r)
       answer('ended', 'poison')
     elseif w.pause > now then
       answer('wait', int(w.pause - now))

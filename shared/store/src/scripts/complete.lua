@@ -12,10 +12,20 @@ for i = 2, #ARGV, 10 do
   local event = P .. ':e:' .. ulid
   local there = redis.call('HMGET', event, field, 'n')
   local r = there[1] and read(there[1])
+  if not there[1] and verdict == 'd' then
+    -- Redis has lost the record with its last seconds, and the receiver has taken the delivery: that is worth knowing.
+    r = fresh(NOW, '-')
+    r.epoch = 1 -- what was lost may still come: kept long enough to meet it
+    count('created', 1)
+    count('pending', 1)
+    redis.call('HSETNX', event, 's', NOW)
+    there[2] = redis.call('HINCRBY', event, 'n', 1)
+  end
   local mine = r and r.token == token and r.lease ~= '0'
   -- Another's lease may stand under the same name: only the own one is given back.
   if mine or not r then gather('ZREM', P .. ':fly:' .. id, ulid .. '_' .. field) end
-  if not r or (not mine and (verdict ~= 'd' or r.state == 'd')) then
+  -- A failure counts under its own claim alone, and only while nobody has ended the delivery otherwise.
+  if not r or (verdict ~= 'd' and (not mine or r.state ~= 'p')) or (verdict == 'd' and r.state == 'd') then
     answers[#answers + 1] = 'late'
   else
     local log = field .. '.' .. ARGV[i + 8]
@@ -31,7 +41,7 @@ for i = 2, #ARGV, 10 do
         redis.call('HSET', event, field, written(r), log, ARGV[i + 9], 'n', open)
         if open <= 0 then
           gather('ZREM', P .. ':pend', ulid)
-          redis.call('PEXPIRE', event, retention)
+          redis.call('PEXPIRE', event, kept(retention, r))
         end
       else
         redis.call('HSET', event, field, written(r), log, ARGV[i + 9])
@@ -52,7 +62,7 @@ for i = 2, #ARGV, 10 do
       count('pending', -1)
       count('failed', 1)
       redis.call('HSET', event, field, written(r), log, ARGV[i + 9])
-      close(event, ulid, retention)
+      close(event, ulid, retention, r)
     else
       -- No request was made: the claim never was.
       r.claims = math.max(0, r.claims - 1)

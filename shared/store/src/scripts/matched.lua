@@ -9,7 +9,7 @@ local answers, log = {}, {}
 for i = 2, #ARGV, 5 do
   local ulid, accepted, kind, stored, matches = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local event = P .. ':e:' .. ulid
-  local there = redis.call('HMGET', event, 'm', 's')
+  local there = redis.call('HMGET', event, 'm', 'b', 'x')
   if there[1] then
     answers[#answers + 1] = 'known'
     answers[#answers + 1] = there[1]
@@ -25,19 +25,24 @@ for i = 2, #ARGV, 5 do
     end
     local made = 0
     for webhook, shape in string.gmatch(matches, '(%x+)=(%S+)') do
-      fields[#fields + 1] = webhook
-      fields[#fields + 1] = written(fresh(accepted, shape))
-      made = made + 1
+      -- A delivery that its own message brought back before the match was known again stands as it is.
+      if not there[3] or redis.call('HEXISTS', event, webhook) == 0 then
+        fields[#fields + 1] = webhook
+        fields[#fields + 1] = written(fresh(accepted, shape))
+        made = made + 1
+      end
     end
+    local open = made
+    if there[3] then open = open + tonumber(redis.call('HGET', event, 'n') or 0) end
     fields[#fields + 1] = 'n'
-    fields[#fields + 1] = made
+    fields[#fields + 1] = open
     for from = 1, #fields, 1000 do
       redis.call('HSET', event, unpack(fields, from, math.min(from + 999, #fields)))
     end
     log[#log + 1] = 'e'
     log[#log + 1] = ulid
     gather('ZREM', P .. ':open', ulid)
-    if made > 0 then
+    if open > 0 then
       gather('ZADD', P .. ':pend', accepted, ulid)
       count('created', made)
       count('pending', made)

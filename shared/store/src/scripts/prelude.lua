@@ -22,6 +22,7 @@ local NOW = int(now)
 local function read(text)
   local state, epoch, attempt, claims, lease, token, due, published, created, first, final, shape, reason =
     string.match(text, FORM)
+  if not state then return nil end -- a form that this version does not know
   return {
     state = state, epoch = tonumber(epoch), attempt = tonumber(attempt), claims = tonumber(claims), lease = lease,
     token = token, due = due, published = published, created = created, first = first, final = final, shape = shape,
@@ -68,10 +69,17 @@ local function write_ledger()
   send_gathered()
 end
 
+-- How long an event stays behind its last delivery's end. Where a message was replaced, the old one may still come, from
+-- a tier of days: it must find the record, or it would bring the delivery back.
+local function kept(retention, r)
+  if r.epoch > 0 then return math.max(tonumber(retention), 1296000000) end
+  return retention
+end
+
 -- A delivery of this event has come to its end: when it was the last open one, the event stays for the retention.
-local function close(event, ulid, retention)
+local function close(event, ulid, retention, r)
   if redis.call('HINCRBY', event, 'n', -1) <= 0 then
     redis.call('ZREM', P .. ':pend', ulid)
-    redis.call('PEXPIRE', event, retention)
+    redis.call('PEXPIRE', event, kept(retention, r))
   end
 end
