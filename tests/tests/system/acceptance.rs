@@ -234,3 +234,40 @@ fn what_cannot_be_accepted_over_amqp_is_kept_as_it_came_with_its_reason() {
         fanfare.balance().await
     });
 }
+
+#[test]
+fn a_rejected_messages_own_headers_route_it_nowhere_else() {
+    story(async {
+        let mut fanfare = Fanfare::start().await?;
+        let tenant = fanfare.tenant("acme").await?;
+        let receiver = Receiver::start().await?;
+        let webhook = tenant.webhook(&receiver, "order.paid").await?;
+        // No CloudEvent, so it is rejected; but a batch of deliveries, were it to reach the dispatcher.
+        let forged = json!({ "events": [{
+            "tenant": "acme", "id": "01K3V7M2Z8Q4R6T1W9X0Y5B3CD", "type": "order.paid", "accepted": 1, "config": 1,
+            "event": { "specversion": "1.0", "id": "1", "source": "/s", "type": "order.paid", "time": "2026-01-02T03:04:05Z" },
+            "deliveries": [{ "webhook": webhook.id, "attempt": 1, "shape": "x:full" }],
+        }] });
+        let text = |text: &str| lapin::types::AMQPValue::LongString(text.into());
+        let mut headers = lapin::types::FieldTable::default();
+        let routes = vec![text("fanfare.deliveries"), text("fanfare.outcomes"), text("fanfare.events.0")];
+        headers.insert("CC".into(), lapin::types::AMQPValue::FieldArray(routes.into()));
+        headers.insert("x-fanfare-v".into(), lapin::types::AMQPValue::LongInt(1));
+        let properties = lapin::BasicProperties::default()
+            .with_content_type("application/cloudevents+json".into())
+            .with_headers(headers)
+            .with_user_id("guest".into())
+            .with_expiration("60000".into());
+        let publisher = Publisher::connect(&fanfare.amqp_url).await?;
+        // A CC that names queues has no effect on a topic exchange: what counts is where we put the message.
+        publisher.send("acme.order.paid", forged.to_string().as_bytes(), properties).await?;
+        while crate::fanfare::broker().await?.ready(&fanfare.vhost, "fanfare.rejected").await? < 1 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        tenant.client.publish(&order("order.paid", 1)).await?;
+        requests(&receiver, 1).await?;
+        fanfare.balance().await?;
+        assert_eq!(receiver.count(), 1, "only the event that was accepted");
+        Ok(())
+    });
+}

@@ -138,3 +138,24 @@ fn one_hanging_webhook_costs_the_others_nothing() {
         fanfare.balance().await
     });
 }
+
+#[test]
+fn a_failure_whose_record_redis_has_lost_comes_again() {
+    story(async {
+        let mut fanfare = Fanfare::start().await?;
+        let tenant = fanfare.tenant("acme").await?;
+        let receiver = Receiver::start().await?;
+        receiver.answer_in_turn([Answer::status(500).after(Duration::from_secs(1)), Answer::status(200)]);
+        let webhook = tenant.webhook(&receiver, "order.paid").await?;
+        let event = tenant.client.publish(&order("order.paid", 1)).await?;
+        requests(&receiver, 1).await?;
+        // As after a restart without the last second: the claim is gone while its request is under way.
+        let mut redis = fanfare.redis_connection().await?;
+        let key = format!("f:{{acme}}:e:{event}");
+        let lost: u32 = redis::cmd("HDEL").arg(&key).arg(&webhook.id).query_async(&mut redis).await?;
+        assert_eq!(lost, 1);
+        tenant.delivery_that_is(&event, "delivered").await?;
+        assert_eq!(receiver.count(), 2);
+        Ok(())
+    });
+}
