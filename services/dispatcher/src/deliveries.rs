@@ -17,7 +17,7 @@ use fanfare_domain::{
 };
 use fanfare_runtime::{fail_point, now_ms};
 use fanfare_store::{AttemptEntry, Attempted, Claim, ClaimRequest, Deliveries, Recorded, Verdict, surely};
-use futures::future::join_all;
+use futures::{StreamExt, stream::FuturesUnordered};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -61,7 +61,12 @@ pub(crate) async fn consume(
                 fail_point("dispatcher.consumed");
                 let count = batch.events.iter().map(|event| event.deliveries.len()).sum();
                 let _held = dispatch.slots.hold(count, max_in_flight).await;
-                join_all(batch.events.iter().map(|event| dispatch.deliver_all(event))).await;
+                let events: Vec<_> = batch.events.iter().map(|event| (event, Rendered::default())).collect();
+                let deliveries = events.iter().flat_map(|(event, rendered)| {
+                    event.deliveries.iter().map(|item| dispatch.deliver(event, item, rendered))
+                });
+                let mut deliveries: FuturesUnordered<_> = deliveries.collect();
+                while deliveries.next().await.is_some() {}
             }
             Settled::Ack
         }
@@ -89,11 +94,6 @@ enum Left {
 }
 
 impl Dispatch {
-    async fn deliver_all(&self, event: &EventItem) {
-        let rendered = Rendered::default();
-        join_all(event.deliveries.iter().map(|item| self.deliver(event, item, &rendered))).await;
-    }
-
     /// Returns once the delivery is settled: recorded, or on its way in another message.
     async fn deliver(&self, event: &EventItem, item: &DeliveryItem, rendered: &Rendered) {
         let Some(slot) = self.slots.take(&item.webhook, self.webhooks.cap(&event.tenant, &item.webhook)).await else {

@@ -33,7 +33,7 @@ pub const BATCH_ITEMS: usize = 32;
 /// A batch is closed when it reaches this size.
 const BATCH_BYTES: usize = 64 * 1024;
 /// Publishes under way for one route before further ones wait for a full batch.
-const EAGER: usize = 2;
+const EAGER: usize = 1;
 /// Publishes under way at most for one route.
 const IN_FLIGHT: usize = 32;
 /// Items that callers may have handed over and not yet have confirmed.

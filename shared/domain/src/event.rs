@@ -2,7 +2,7 @@
 //!
 //! Sources: the CloudEvents specification 1.0.2, its JSON, HTTP and AMQP bindings; contract.md, Publishing events.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::de::{MapAccess, Visitor};
@@ -59,7 +59,11 @@ pub struct Plain<'a> {
 }
 
 /// A member of a JSON object: its name, and its value as the bytes it came in.
-type Member<'a> = (String, &'a RawValue);
+type Member<'a> = (Name<'a>, &'a RawValue);
+
+/// A member's name, borrowed where it holds no escapes.
+#[derive(serde::Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A JSON object's members in order, values unparsed; a name twice is refused.
 struct Members<'a>(Vec<Member<'a>>);
@@ -74,9 +78,9 @@ impl<'de> serde::Deserialize<'de> for Members<'de> {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
                 let mut members: Vec<Member<'de>> = Vec::with_capacity(12);
-                while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
-                    if members.iter().any(|(other, _)| *other == name) {
-                        return Err(serde::de::Error::custom(format_args!("member `{name}` stands twice")));
+                while let Some((name, value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
+                    if members.iter().any(|(other, _)| other.0 == name.0) {
+                        return Err(serde::de::Error::custom(format_args!("member `{}` stands twice", name.0)));
                     }
                     members.push((name, value));
                 }
@@ -100,12 +104,12 @@ pub enum EventError {
 pub fn parse_structured(json: &[u8], defaults: &Defaults<'_>) -> Result<Event, EventError> {
     let Members(members) = serde_json::from_slice(json).map_err(|error| EventError::NotJson(error.to_string()))?;
     let mut parts = Parts::default();
-    for (name, value) in members {
-        match name.as_str() {
+    for (Name(name), value) in members {
+        match name.as_ref() {
             "data" if parts.data.is_none() => parts.json_data(value),
             "data_base64" if parts.data.is_none() => parts.base64(value),
             "data" | "data_base64" => parts.wrong(&name, "an event has `data` or `data_base64`, not both"),
-            _ => parts.attribute(name, value),
+            _ => parts.attribute(name.into_owned(), value),
         }
     }
     parts.build(defaults).map_err(EventError::Invalid)
@@ -171,6 +175,9 @@ impl Parts {
 
     /// An attribute of the JSON format: a string, a boolean or an integer; null is the same as absent.
     fn attribute(&mut self, name: String, value: &RawValue) {
+        if let Some(text) = plain_text(value.get()) {
+            return self.checked(name, text, || value.get().to_owned());
+        }
         match serde_json::from_str(value.get()) {
             Ok(serde_json::Value::Null) => {}
             Ok(serde_json::Value::String(text)) => self.text_attribute(name, text),
@@ -186,6 +193,11 @@ impl Parts {
     }
 
     fn text_attribute(&mut self, name: String, text: String) {
+        self.checked(name, &text, || serde_json::Value::from(text.as_str()).to_string());
+    }
+
+    /// Takes an attribute that is a text, in `json` as its JSON string.
+    fn checked(&mut self, name: String, text: &str, json: impl Fn() -> String) {
         let longest =
             if matches!(name.as_str(), "id" | "source" | "type") { MAX_ATTRIBUTE_BYTES } else { MAX_VALUE_BYTES };
         if text.len() > longest {
@@ -197,7 +209,7 @@ impl Parts {
         if text.chars().any(char::is_control) {
             return self.wrong(&name, "must hold no control characters");
         }
-        self.push(name, serde_json::Value::from(text).to_string());
+        self.push(name, json());
     }
 
     fn push(&mut self, name: String, json: String) {
@@ -229,8 +241,12 @@ impl Parts {
         self.attributes.iter().find(|(other, _)| other == name).map(|(_, json)| json.as_str())
     }
 
-    fn text(&self, name: &str) -> Option<String> {
-        self.json(name).and_then(|json| serde_json::from_str(json).ok())
+    fn text(&self, name: &str) -> Option<Cow<'_, str>> {
+        let json = self.json(name)?;
+        match plain_text(json) {
+            Some(text) => Some(Cow::Borrowed(text)),
+            None => serde_json::from_str(json).ok().map(Cow::Owned),
+        }
     }
 
     fn build(mut self, defaults: &Defaults<'_>) -> Result<Event, Vec<FieldError>> {
@@ -241,7 +257,7 @@ impl Parts {
                 }
             }
         }
-        let tenant = self.text("tenant");
+        let tenant = self.text("tenant").map(Cow::into_owned);
         if self.json("tenant").is_some() && tenant.is_none() {
             self.wrong("tenant", "must be a string");
         }
@@ -258,12 +274,12 @@ impl Parts {
             self.wrong("type", "types beginning `fanfare.` are reserved");
         }
         let content_hash = self.content_hash();
-        let time_ms = match self.text("time") {
+        let time_ms = match self.text("time").map(|time| span::parse_rfc3339(&time)) {
             None => {
                 self.text_attribute("time".into(), span::rfc3339(defaults.now_ms));
                 defaults.now_ms
             }
-            Some(time) => span::parse_rfc3339(&time).unwrap_or_else(|| {
+            Some(time) => time.unwrap_or_else(|| {
                 self.wrong("time", "must be a time as in RFC 3339, since 1970");
                 0
             }),
@@ -273,12 +289,12 @@ impl Parts {
         }
         let json = self.to_json();
         Ok(Event {
-            id: self.text("id").unwrap_or_default(), // there, and a string: checked above
-            source: self.text("source").unwrap_or_default(),
-            kind: self.text("type").unwrap_or_default(),
+            id: self.text("id").unwrap_or_default().into_owned(), // there, and a string: checked above
+            source: self.text("source").unwrap_or_default().into_owned(),
+            kind: self.text("type").unwrap_or_default().into_owned(),
             tenant,
             time_ms,
-            traceparent: self.text("traceparent"),
+            traceparent: self.text("traceparent").map(Cow::into_owned),
             content_hash,
             json: RawValue::from_string(json).expect("names, attributes and data are each valid JSON"),
         })
@@ -334,6 +350,12 @@ impl Parts {
     }
 }
 
+/// What a JSON string says, where it says it without escapes.
+fn plain_text(json: &str) -> Option<&str> {
+    let text = json.strip_prefix('"')?.strip_suffix('"')?;
+    (!text.contains('\\')).then_some(text)
+}
+
 /// The attributes that the specification itself defines; they are strings.
 fn is_core(name: &str) -> bool {
     matches!(name, "specversion" | "id" | "source" | "type" | "datacontenttype" | "dataschema" | "subject" | "time")
@@ -346,31 +368,44 @@ const MAX_DEPTH: u32 = 100;
 /// `RawValue` lets through and others downstream could not read: nesting without end, halves of surrogate pairs.
 fn compact(json: &str) -> Result<String, &'static str> {
     let bytes = json.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let (mut in_string, mut depth, mut at) = (false, 0_u32, 0);
+    let mut out = String::with_capacity(bytes.len());
+    // What lies between two places of white space is copied in one go; most events have none.
+    let (mut depth, mut at, mut kept_from) = (0_u32, 0, 0);
     while at < bytes.len() {
-        let byte = bytes[at];
-        let mut taken = 1;
-        match byte {
-            b'\\' if in_string => taken = escape(&bytes[at..])?,
-            b'"' => in_string = !in_string,
-            b' ' | b'\t' | b'\n' | b'\r' if !in_string => {
-                at += 1;
+        match bytes[at] {
+            b'"' => {
+                at = end_of_string(bytes, at + 1)?;
                 continue;
             }
-            b'{' | b'[' if !in_string => {
+            b' ' | b'\t' | b'\n' | b'\r' => {
+                out.push_str(&json[kept_from..at]);
+                kept_from = at + 1;
+            }
+            b'{' | b'[' => {
                 depth += 1;
                 if depth > MAX_DEPTH {
                     return Err("is nested too deeply");
                 }
             }
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            b'}' | b']' => depth = depth.saturating_sub(1),
             _ => {}
         }
-        out.extend_from_slice(&bytes[at..at + taken]);
-        at += taken;
+        at += 1;
     }
-    Ok(String::from_utf8(out).expect("only ASCII was taken out of valid UTF-8"))
+    out.push_str(&json[kept_from..]);
+    Ok(out)
+}
+
+/// The place after the string whose first character stands at `at`.
+fn end_of_string(bytes: &[u8], mut at: usize) -> Result<usize, &'static str> {
+    while let Some(found) = memchr::memchr2(b'"', b'\\', &bytes[at..]) {
+        at += found;
+        if bytes[at] == b'"' {
+            return Ok(at + 1);
+        }
+        at += escape(&bytes[at..])?;
+    }
+    Ok(bytes.len()) // valid JSON ends its strings
 }
 
 /// How long the escape at the beginning is: a surrogate's two halves are one.

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::redis_link::{Redis, Script, StoreError};
 
 /// Pipelines under way before further calls wait to be gathered.
-const EAGER: usize = 2;
+const EAGER: usize = 1;
 /// Pipelines under way at most.
 const IN_FLIGHT: usize = 8;
 /// Calls in one run of a script: what Redis does in well under a millisecond.

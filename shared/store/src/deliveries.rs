@@ -5,7 +5,7 @@ use std::time::Duration;
 use fanfare_domain::{DeliveryId, Span, TenantId};
 
 use crate::{
-    batched::{Batched, Shape, number, text},
+    batched::{Batched, Shape, text},
     blob,
     redis_link::{Redis, Script, StoreError, prefix},
 };
@@ -131,7 +131,7 @@ impl Deliveries {
             vec![lease.as_millis().to_string(), default_cap.to_string(), MOST_CLAIMS.to_string(), retention.clone()];
         Self {
             redis: redis.clone(),
-            claim: start(include_str!("scripts/claim.lua"), claim, 5),
+            claim: start(include_str!("scripts/claim.lua"), claim, 1),
             complete: start(include_str!("scripts/complete.lua"), vec![retention], 1),
             scheduled: start(include_str!("scripts/scheduled.lua"), Vec::new(), 0),
         }
@@ -149,20 +149,24 @@ impl Deliveries {
             request.accepted_ms.to_string().into_bytes(),
             request.token.as_bytes().to_vec(),
         ];
-        let answer = self.claim.call(request.tenant, args).await?;
-        Ok(match text(answer.first())?.as_str() {
+        let answer = text(self.claim.call(request.tenant, args).await?.first())?;
+        let odd = || StoreError::Odd(format!("`{answer}` for a claim"));
+        let mut words = answer.split(' ');
+        let verdict = words.next().unwrap_or_default();
+        let mut next = || words.next().ok_or_else(odd);
+        Ok(match verdict {
             "go" => Claim::Go {
-                revision: number(answer.get(1))?,
-                claimed_before: number(answer.get(2))?,
-                first_attempt_ms: number(answer.get(3))?,
+                revision: next()?.parse().map_err(|_| odd())?,
+                claimed_before: next()?.parse().map_err(|_| odd())?,
+                first_attempt_ms: next()?.parse().map_err(|_| odd())?,
             },
-            "wait" => Claim::Wait(Duration::from_millis(number(answer.get(1))?)),
+            "wait" => Claim::Wait(Duration::from_millis(next()?.parse().map_err(|_| odd())?)),
             "retry" => Claim::Retry {
-                attempt: number(answer.get(1))?,
-                due_ms: number(answer.get(2))?,
-                epoch: number(answer.get(3))?,
+                attempt: next()?.parse().map_err(|_| odd())?,
+                due_ms: next()?.parse().map_err(|_| odd())?,
+                epoch: next()?.parse().map_err(|_| odd())?,
             },
-            "ended" => Claim::Ended(text(answer.get(1))?),
+            "ended" => Claim::Ended(next()?.to_owned()),
             "done" => Claim::Nothing("done"),
             "stale" => Claim::Nothing("stale"),
             "held" => Claim::Nothing("held"),
@@ -171,7 +175,7 @@ impl Deliveries {
                 tracing::error!(tenant = %request.tenant, delivery = %request.id, "a record of a form that this version does not know");
                 Claim::Wait(ODD_RECORD)
             }
-            other => return Err(StoreError::Odd(format!("`{other}` for a claim"))),
+            _ => return Err(odd()),
         })
     }
 

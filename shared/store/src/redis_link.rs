@@ -113,16 +113,23 @@ impl Redis {
         Ok(())
     }
 
-    /// Runs one command on a pooled connection.
+    /// Runs one command on a pooled connection. Boxed: its 7 KB would else lie in every future that may have to ask, and
+    /// be moved with it.
     pub(crate) async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
-        let mut connection = self.pool.get().await.map_err(|error| StoreError::Away(error.to_string()))?;
-        Ok(command.query_async(&mut connection).await?)
+        let run = async {
+            let mut connection = self.pool.get().await.map_err(|error| StoreError::Away(error.to_string()))?;
+            Ok(command.query_async(&mut connection).await?)
+        };
+        Box::pin(run).await
     }
 
-    /// Runs several commands on a pooled connection.
+    /// Runs several commands on a pooled connection. Boxed for the same reason.
     pub(crate) async fn run_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, StoreError> {
-        let mut connection = self.pool.get().await.map_err(|error| StoreError::Away(error.to_string()))?;
-        Ok(commands.query_async(&mut connection).await?)
+        let run = async {
+            let mut connection = self.pool.get().await.map_err(|error| StoreError::Away(error.to_string()))?;
+            Ok(commands.query_async(&mut connection).await?)
+        };
+        Box::pin(run).await
     }
 
     /// Runs a script for one tenant.

@@ -5,20 +5,21 @@ local version = config_version()
 if not version then return redis.error_reply(LOST) end
 local ends, window = int(now + tonumber(ARGV[1])), ARGV[2]
 local answers = { version }
+local claims, events, open = P .. ':x:', P .. ':e:', P .. ':open'
 local function store(ulid, kind, stored)
-  redis.call('HSET', P .. ':e:' .. ulid, 't', kind, 's', NOW, 'b', stored)
-  gather('ZADD', P .. ':open', NOW, ulid)
+  call('HSET', events .. ulid, 't', kind, 's', NOW, 'b', stored)
+  gather_add(open, NOW, ulid)
 end
 for i = 3, #ARGV, 5 do
-  local key, ulid, hash, kind, stored = P .. ':x:' .. ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+  local key, ulid, hash, kind, stored = claims .. ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local claim = '1|p|' .. ulid .. '|' .. ends .. '|' .. hash
-  local known = redis.call('SET', key, claim, 'NX', 'GET', 'PX', window)
+  local known = call('SET', key, claim, 'NX', 'GET', 'PX', window)
   local answer
   if not known then
     store(ulid, kind, stored)
     answer = { 'new', ulid }
   else
-    local state, its, until_, content = string.match(known, '^1|(%a)|([^|]+)|([^|]*)|(.*)$')
+    local state, its, until_, content = match(known, '^1|(%a)|([^|]+)|([^|]*)|(.*)$')
     if content ~= hash then
       answer = { 'conflict', its }
     elseif state == 'd' then
@@ -27,8 +28,8 @@ for i = 3, #ARGV, 5 do
       answer = { 'busy', int(tonumber(until_) - now) }
     else
       -- Its first owner died between claim and confirm: published again under the same ulid.
-      redis.call('SET', key, '1|p|' .. its .. '|' .. ends .. '|' .. hash, 'KEEPTTL')
-      if redis.call('EXISTS', P .. ':e:' .. its) == 0 then store(its, kind, stored) end
+      call('SET', key, '1|p|' .. its .. '|' .. ends .. '|' .. hash, 'KEEPTTL')
+      if call('EXISTS', events .. its) == 0 then store(its, kind, stored) end
       answer = { 'taken over', its }
     end
   end

@@ -1,35 +1,32 @@
 -- Claims deliveries before their attempts: no two at once, none after a success (delivery.md, Redis, state: Claim).
 -- ARGV: lease ms, cap where a webhook has none, most claims of one attempt, retention ms, then per delivery: ulid, field
 --   (webhook, or webhook_r<job>), webhook, attempt, epoch, shape, accepted ms, token
--- Returns per delivery five values: verdict, and
---   go: revision, claims before this one, first attempt ms, -      wait: ms, -, -, -
---   retry (its message may be lost): attempt, due ms, epoch, -    ended (its consequences are not drawn): reason, -, -, -
---   done | stale | held | cancelled | odd (a record of an unknown form): -, -, -, -
+-- Returns per delivery one text, a verdict and with blanks between
+--   go: revision, claims before this one, first attempt ms        wait: ms
+--   retry (its message may be lost): attempt, due ms, epoch      ended (its consequences are not drawn): reason
+--   done | stale | held | cancelled | odd (a record of an unknown form): nothing
 local version = config_version()
 if not version then return redis.error_reply(LOST) end
 local ends, default_cap, most_claims, retention = int(now + tonumber(ARGV[1])), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local answers = {}
-local function answer(verdict, a, b, c, d)
-  local at = #answers
-  answers[at + 1], answers[at + 2], answers[at + 3], answers[at + 4], answers[at + 5] =
-    verdict, tostring(a or ''), tostring(b or ''), tostring(c or ''), tostring(d or '')
-end
+local function answer(text) answers[#answers + 1] = text end
+local events = P .. ':e:'
 
 -- What is in force for a webhook, read once per call: revision, on, cap, rate, and what is under way.
 local webhooks = {}
 local function webhook(id)
   local w = webhooks[id]
   if w == nil then
-    local text = redis.call('HGET', P .. ':wc', id)
+    local text = call('HGET', P .. ':wc', id)
     if text then
-      local revision, on, cap, rate = string.match(text, '^1 (%d+) (%d) (%d+) (%d+)$')
+      local revision, on, cap, rate = match(text, '^1 (%d+) (%d) (%d+) (%d+)$')
       local flying = P .. ':fly:' .. id
-      redis.call('ZREMRANGEBYSCORE', flying, '-inf', now)
+      call('ZREMRANGEBYSCORE', flying, '-inf', now)
       cap = tonumber(cap)
       if cap == 0 then cap = default_cap end
       w = {
-        revision = revision, on = on == '1', rate = tonumber(rate), flying = flying,
-        room = cap - redis.call('ZCARD', flying), pause = tonumber(redis.call('GET', P .. ':pause:' .. id) or 0),
+        revision = revision, go = 'go ' .. revision .. ' 0 ' .. NOW, on = on == '1', rate = tonumber(rate), flying = flying,
+        room = cap - call('ZCARD', flying), pause = tonumber(call('GET', P .. ':pause:' .. id) or 0),
       }
     else
       w = false
@@ -44,17 +41,15 @@ local function over_rate(id, rate)
   local key = P .. ':rate:' .. id
   local step = 1000000 / rate
   local at = tonumber(time[1]) * 1000000 + tonumber(time[2])
-  local next_at = math.max(tonumber(redis.call('GET', key) or 0), at - 1000000 + step)
+  local next_at = math.max(tonumber(call('GET', key) or 0), at - 1000000 + step)
   if next_at > at then return math.ceil((next_at - at) / 1000) end
-  redis.call('SET', key, int(next_at + step), 'PX', 3000)
+  call('SET', key, int(next_at + step), 'PX', 3000)
   return false
 end
 
-for i = 5, #ARGV, 8 do
-  local ulid, field, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+-- Every way that a claim can go.
+local function decide(i, ulid, field, id, event, text)
   local attempt, epoch = tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
-  local event = P .. ':e:' .. ulid
-  local text = redis.call('HGET', event, field)
   local r
   if text then
     r = read(text)
@@ -62,15 +57,15 @@ for i = 5, #ARGV, 8 do
     -- The message outlived its record: brought back.
     r = fresh(ARGV[i + 6], ARGV[i + 5])
     r.attempt, r.epoch = attempt, epoch
-    redis.call('HSET', event, field, written(r))
-    redis.call('HSETNX', event, 's', ARGV[i + 6])
+    call('HSET', event, field, written(r))
+    call('HSETNX', event, 's', ARGV[i + 6])
     -- Not into the match list, which may still be decided by the event's own message: listed beside it.
-    local beside = redis.call('HGET', event, 'x')
-    redis.call('HSET', event, 'x', (beside and beside .. ' ' or '') .. field .. '=' .. ARGV[i + 5])
-    if not beside and redis.call('HEXISTS', event, 'm') == 0 then redis.call('XADD', P .. ':log', '*', 'e', ulid) end
-    redis.call('HINCRBY', event, 'n', 1)
-    redis.call('PERSIST', event)
-    redis.call('ZADD', P .. ':pend', ARGV[i + 6], ulid)
+    local beside = call('HGET', event, 'x')
+    call('HSET', event, 'x', (beside and beside .. ' ' or '') .. field .. '=' .. ARGV[i + 5])
+    if not beside and call('HEXISTS', event, 'm') == 0 then call('XADD', P .. ':log', '*', 'e', ulid) end
+    call('HINCRBY', event, 'n', 1)
+    call('PERSIST', event)
+    call('ZADD', P .. ':pend', ARGV[i + 6], ulid)
     count('created', 1)
     count('pending', 1)
   end
@@ -81,57 +76,74 @@ for i = 5, #ARGV, 8 do
   if not r then
     answer('odd')
   elseif r.state == 'f' and r.published == '0' then
-    answer('ended', r.reason)
+    answer('ended ' .. r.reason)
   elseif r.state == 'd' or r.state == 'f' or r.state == 'c' then
     answer('done')
   elseif r.state == 'h' then
     answer('held')
   elseif epoch < r.epoch or attempt < r.attempt then
-    if r.published == '0' then answer('retry', r.attempt, r.due, r.epoch) else answer('stale') end
+    if r.published == '0' then answer('retry ' .. r.attempt .. ' ' .. r.due .. ' ' .. r.epoch) else answer('stale') end
   elseif tonumber(r.lease) > now then
-    answer('wait', int(tonumber(r.lease) - now))
+    answer('wait ' .. int(tonumber(r.lease) - now))
   else
     local w = webhook(id)
     if not w then
       r.state, r.final, r.reason, r.lease = 'c', NOW, 'webhook_deleted', '0'
       count('pending', -1)
       count('cancelled', 1)
-      redis.call('HSET', event, field, written(r))
+      call('HSET', event, field, written(r))
       close(event, ulid, retention, r)
       answer('cancelled')
     elseif not w.on then
       r.state, r.lease, r.reason = 'h', '0', 'webhook_off'
       count('pending', -1)
       count('held', 1)
-      redis.call('HSET', event, field, written(r))
-      redis.call('ZADD', P .. ':held:' .. id, r.created, ulid .. '_' .. field)
+      call('HSET', event, field, written(r))
+      call('ZADD', P .. ':held:' .. id, r.created, ulid .. '_' .. field)
       answer('held')
     elseif r.claims >= most_claims then
       r.state, r.final, r.reason, r.lease, r.published = 'f', NOW, 'poison', '0', '0'
       count('pending', -1)
       count('failed', 1)
       r.attempt = r.attempt + 1
-      redis.call('HSET', event, field, written(r))
+      call('HSET', event, field, written(r))
       close(event, ulid, retention, r)
-      answer('ended', 'poison')
+      answer('ended poison')
     elseif w.pause > now then
-      answer('wait', int(w.pause - now))
+      answer('wait ' .. int(w.pause - now))
     elseif w.room <= 0 then
-      answer('wait', 250)
+      answer('wait 250')
     else
       local wait = w.rate > 0 and over_rate(id, w.rate)
       if wait then
-        answer('wait', wait)
+        answer('wait ' .. wait)
       else
         local before = r.claims
         r.lease, r.token, r.claims = ends, ARGV[i + 7], before + 1
         if r.first == '0' then r.first = NOW end
         w.room = w.room - 1
-        redis.call('HSET', event, field, written(r))
-        gather('ZADD', w.flying, ends, ulid .. '_' .. field)
-        answer('go', w.revision, before, r.first)
+        call('HSET', event, field, written(r))
+        gather_add(w.flying, ends, ulid .. '_' .. field)
+        answer('go ' .. w.revision .. ' ' .. before .. ' ' .. r.first)
       end
     end
+  end
+end
+
+for i = 5, #ARGV, 8 do
+  local ulid, field, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local event = events .. ulid
+  local text = call('HGET', event, field)
+  -- The way that nearly all go, shorter: the first message of a delivery that nobody has claimed.
+  local first = text and ARGV[i + 3] == '1' and ARGV[i + 4] == '0' and claimed_text(text, ends, ARGV[i + 7])
+  local w = first and webhook(id)
+  if w and w.on and w.pause <= now and w.room > 0 and w.rate == 0 then
+    w.room = w.room - 1
+    call('HSET', event, field, first)
+    gather_add(w.flying, ends, ulid .. '_' .. field)
+    answer(w.go)
+  else
+    decide(i, ulid, field, id, event, text)
   end
 end
 write_ledger()

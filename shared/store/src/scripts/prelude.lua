@@ -1,12 +1,13 @@
 -- Stands before every script: the clock, the tenant's keys, and the delivery record's one form.
 -- KEYS[1] is the tenant's prefix with its hash tag, so that all keys of a call lie in one slot.
 local P = KEYS[1]
-local time = redis.call('TIME')
+local call, match, unpack = redis.call, string.match, unpack -- a local is found quicker than a field of a global
+local time = call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
 -- The tenant's configuration version. Without it Redis has lost this tenant: nothing may be decided.
 local function config_version()
-  return redis.call('GET', P .. ':cv')
+  return call('GET', P .. ':cv')
 end
 local LOST = 'LOST the tenant is not in Redis: it came back empty or older than it was'
 
@@ -21,7 +22,7 @@ local NOW = int(now)
 
 local function read(text)
   local state, epoch, attempt, claims, lease, token, due, published, created, first, final, shape, reason =
-    string.match(text, FORM)
+    match(text, FORM)
   if not state then return nil end -- a form that this version does not know
   return {
     state = state, epoch = tonumber(epoch), attempt = tonumber(attempt), claims = tonumber(claims), lease = lease,
@@ -43,18 +44,42 @@ local function fresh(accepted, shape)
   }
 end
 
+-- Nearly all deliveries are fresh, then claimed once, then delivered. For these three steps the record is not taken apart and
+-- put together again, which costs more than all else a script does: the same texts as by the general way, or nil
+-- where the record is not as it is for nearly all.
+local function fresh_text(accepted, shape)
+  return '1 p 0 1 0 0 - 0 1 ' .. accepted .. ' 0 0 ' .. shape .. ' -'
+end
+local function claimed_text(text, ends, token)
+  local created, shape = match(text, '^1 p 0 1 0 0 %- 0 1 (%d+) 0 0 (%S+) %-$')
+  return created and '1 p 0 1 1 ' .. ends .. ' ' .. token .. ' 0 1 ' .. created .. ' ' .. NOW .. ' 0 ' .. shape .. ' -'
+end
+local function delivered_text(text, token)
+  local its, rest, shape = match(text, '^1 p 0 1 1 %d+ (%S+) (0 1 %d+ %d+) 0 (%S+) %-$')
+  return its == token and '1 d 0 1 0 0 - ' .. rest .. ' ' .. NOW .. ' ' .. shape .. ' -'
+end
+
 -- Commands with many members are cheaper than many commands: gathered here, sent once per call.
 local gathered = {}
-local function gather(command, key, ...)
-  local list = gathered[command .. ' ' .. key]
+local function gathering(command, key)
+  local name = command .. key
+  local list = gathered[name]
   if not list then
     list = { command, key }
-    gathered[command .. ' ' .. key] = list
+    gathered[name] = list
   end
-  for i = 1, select('#', ...) do list[#list + 1] = select(i, ...) end
+  return list, #list
+end
+local function gather_add(key, score, member)
+  local list, at = gathering('ZADD', key)
+  list[at + 1], list[at + 2] = score, member
+end
+local function gather_remove(key, member)
+  local list, at = gathering('ZREM', key)
+  list[at + 1] = member
 end
 local function send_gathered()
-  for _, list in pairs(gathered) do redis.call(unpack(list)) end
+  for _, list in pairs(gathered) do call(unpack(list)) end
 end
 
 -- The ledger: every change of a state counts here, in the script that makes it. Written once per call, at its end.
@@ -64,7 +89,7 @@ local function count(state, by)
 end
 local function write_ledger()
   for state, by in pairs(ledger) do
-    if by ~= 0 then redis.call('HINCRBY', P .. ':ledger', state, by) end
+    if by ~= 0 then call('HINCRBY', P .. ':ledger', state, by) end
   end
   send_gathered()
 end
@@ -78,8 +103,8 @@ end
 
 -- A delivery of this event has come to its end: when it was the last open one, the event stays for the retention.
 local function close(event, ulid, retention, r)
-  if redis.call('HINCRBY', event, 'n', -1) <= 0 then
-    redis.call('ZREM', P .. ':pend', ulid)
-    redis.call('PEXPIRE', event, kept(retention, r))
+  if call('HINCRBY', event, 'n', -1) <= 0 then
+    call('ZREM', P .. ':pend', ulid)
+    call('PEXPIRE', event, kept(retention, r))
   end
 end
