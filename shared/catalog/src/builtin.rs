@@ -7,9 +7,13 @@ use anyhow::{Context, bail};
 use crate::Catalog;
 
 /// The catalogs beside this crate, by their files' names.
-const BUILTIN: [(&str, &str); 2] = [
+const BUILTIN: [(&str, &str); 6] = [
     ("standard.yaml", include_str!("../catalogs/standard.yaml")),
+    ("apirtc.yaml", include_str!("../catalogs/apirtc.yaml")),
     ("capturi.yaml", include_str!("../catalogs/capturi.yaml")),
+    ("ebbot.yaml", include_str!("../catalogs/ebbot.yaml")),
+    ("structurely.yaml", include_str!("../catalogs/structurely.yaml")),
+    ("tracebuzz.yaml", include_str!("../catalogs/tracebuzz.yaml")),
 ];
 
 /// All catalogs that a process knows.

@@ -9,14 +9,14 @@ use fanfare_domain::{
     DeliveryPolicy, Event, FieldError, Pattern,
     event::{Defaults, Plain, parse_structured},
     hex,
-    webhook::PayloadForm,
+    webhook::{PayloadForm, Webhook},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    format::{CatalogFile, EventTypeFile, HeaderFile, RequestFile, TriggerFile, is_event_name},
+    format::{CatalogFile, EventTypeFile, HeaderFile, RequestFile, TestOnSaveFile, TriggerFile, is_event_name},
     render::{HeaderValue, RenderError, Rendered, Request},
     schema,
 };
@@ -41,7 +41,8 @@ pub struct Catalog {
     collection: String,
     shown: Vec<String>,
     settable: Vec<String>,
-    test_on_save: Option<usize>,
+    max_headers: usize,
+    test_on_save: Option<TestOnSaveFile>,
 }
 
 /// An event type as its upstream publishes it; serializes as `GET /v1/event-types` shows it.
@@ -172,17 +173,6 @@ impl Catalog {
                 return Err(wrong(&trigger.name, 0, reason));
             }
         }
-        let test_on_save = match &file.test_on_save {
-            None => None,
-            Some(test) => match event_type_at.get(&test.event_type) {
-                Some(&at) if !event_types[at].examples.is_empty() => Some(at),
-                _ => {
-                    let reason = format!("testOnSave: `{}` is no event type with an example", test.event_type);
-                    return Err(wrong(&test.event_type, 0, reason));
-                }
-            },
-        };
-
         let catalog = Self {
             name: file.name,
             description: file.description,
@@ -200,7 +190,8 @@ impl Catalog {
             collection: file.webhooks.collection,
             shown: file.webhooks.shown,
             settable: file.webhooks.settable,
-            test_on_save,
+            max_headers: file.webhooks.max_headers,
+            test_on_save: file.test_on_save,
         };
         for event_type in &catalog.event_types {
             for (at, example) in event_type.examples.iter().enumerate() {
@@ -209,7 +200,28 @@ impl Catalog {
                 })?;
             }
         }
+        catalog.can_test_on_save().map_err(|(name, why)| wrong(&name, 0, format!("testOnSave: {why}")))?;
         Ok(catalog)
+    }
+
+    /// There is an example for every save that may be tested; else the name of what has none, and why.
+    fn can_test_on_save(&self) -> Result<(), (String, String)> {
+        match &self.test_on_save {
+            None => Ok(()),
+            Some(TestOnSaveFile::EventType(kind)) => match self.event_type(kind) {
+                Some(event_type) if !event_type.examples.is_empty() => Ok(()),
+                _ => Err((kind.clone(), format!("`{kind}` is no event type with an example"))),
+            },
+            Some(TestOnSaveFile::FirstTrigger) if self.accepts_any => {
+                Err((self.name.clone(), "with `anyEventType` there are triggers that have no example".into()))
+            }
+            Some(TestOnSaveFile::FirstTrigger) => {
+                match self.triggers.iter().find(|trigger| self.example_of(&trigger.name).is_none()) {
+                    Some(Trigger { name, .. }) => Err((name.clone(), format!("trigger `{name}` has no example"))),
+                    None => Ok(()),
+                }
+            }
+        }
     }
 
     /// An example is an event of its type, and becomes the bodies that stand beside it.
@@ -303,8 +315,19 @@ impl Catalog {
         }
     }
 
-    /// What a webhook's triggers miss: one that `requires` another needs that one beside it. Field `triggers[n]`.
-    pub fn check_triggers(&self, triggers: &[String]) -> Result<(), Vec<FieldError>> {
+    /// An example of the events that a trigger stands for, where the catalog has one.
+    pub fn example_of(&self, trigger: &str) -> Option<&Example> {
+        let mut examples = self.event_types.iter().flat_map(|event_type| &event_type.examples);
+        match self.trigger_rule(trigger)? {
+            TriggerRule::Pattern { pattern, .. } => examples.find(|example| pattern.matches(&example.event)),
+            TriggerRule::EventType(kind) => self.event_type(kind)?.examples.first(),
+        }
+    }
+
+    /// What the catalog has against a webhook that has the right fields: a trigger that `requires` another without that
+    /// one beside it (field `triggers[n]`), more headers than it allows.
+    pub fn check(&self, webhook: &Webhook) -> Result<(), Vec<FieldError>> {
+        let triggers = &webhook.triggers;
         let required = |name: &String| self.trigger(name).map_or(&[][..], |trigger| trigger.requires.as_slice());
         let mut errors = Vec::new();
         for (at, name) in triggers.iter().enumerate() {
@@ -312,6 +335,9 @@ impl Catalog {
                 let why = format!("`{name}` needs the trigger `{missing}` beside it");
                 errors.push(FieldError::new(format!("triggers[{at}]"), why));
             }
+        }
+        if webhook.headers.len() > self.max_headers {
+            errors.push(FieldError::new("headers", format!("must be at most {}", self.max_headers)));
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
@@ -366,9 +392,13 @@ impl Catalog {
         self.secret_form
     }
 
-    /// The event to send when a webhook is saved, where the target must answer it for the save to succeed.
-    pub fn test_on_save(&self) -> Option<&Example> {
-        self.test_on_save.and_then(|at| self.event_types[at].examples.first())
+    /// The event to send when a webhook of these triggers is saved, where the target must answer it for the save to
+    /// succeed.
+    pub fn test_on_save(&self, triggers: &[String]) -> Option<&Example> {
+        match self.test_on_save.as_ref()? {
+            TestOnSaveFile::EventType(kind) => self.event_type(kind)?.examples.first(),
+            TestOnSaveFile::FirstTrigger => self.example_of(triggers.first()?),
+        }
     }
 
     /// The request that a receiver gets of an event (its JSON, as made by [`Event`]).

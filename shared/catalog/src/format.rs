@@ -18,7 +18,8 @@ use crate::{SecretForm, render::is_header_value, schema, template::Template};
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct CatalogFile {
-    /// The version of this format; there is one so far.
+    /// The version of this format; there is one so far. What an older Fanfare would refuse by name, a key that may be left
+    /// out, joins a version; the number rises when what could be written before means something else.
     #[serde(deserialize_with = "format_version")]
     #[expect(dead_code, reason = "it is there to be checked")]
     pub(crate) format: u64,
@@ -40,7 +41,7 @@ pub(crate) struct CatalogFile {
     pub(crate) secret: SecretFile,
     #[serde(default)]
     pub(crate) webhooks: WebhooksFile,
-    /// Saving a webhook sends this type's first example, and what is no success refuses the save.
+    /// Saving a webhook sends this example, and what is no success refuses the save.
     pub(crate) test_on_save: Option<TestOnSaveFile>,
 }
 
@@ -191,6 +192,9 @@ pub(crate) struct WebhooksFile {
     /// The fields that tenants set.
     #[serde(deserialize_with = "settable")]
     pub(crate) settable: Vec<String>,
+    /// How many headers of its own a webhook may have.
+    #[serde(deserialize_with = "max_headers")]
+    pub(crate) max_headers: usize,
 }
 
 /// A webhook's fields in the contract's order (contract.md, Management API).
@@ -224,14 +228,31 @@ impl Default for WebhooksFile {
             collection: "webhooks".into(),
             shown: ALL_FIELDS.map(str::to_owned).to_vec(),
             settable: settable.map(|&field| field.to_owned()).collect(),
+            max_headers: webhook::MAX_HEADERS,
         }
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct TestOnSaveFile {
-    pub(crate) event_type: String,
+/// Which example a save sends.
+#[derive(Debug)]
+pub(crate) enum TestOnSaveFile {
+    /// This event type's first.
+    EventType(String),
+    /// One of the first trigger that the webhook has.
+    FirstTrigger,
+}
+
+impl<'de> Deserialize<'de> for TestOnSaveFile {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        checked(from, |value: Value| {
+            let members = value.as_object().map(|map| map.iter().collect::<Vec<_>>());
+            match (value.as_str(), members.as_deref()) {
+                (Some("firstTrigger"), _) => Ok(Self::FirstTrigger),
+                (_, Some([(key, Value::String(kind))])) if *key == "eventType" => Ok(Self::EventType(kind.clone())),
+                _ => Err("is `firstTrigger` or `{eventType: name}`".into()),
+            }
+        })
+    }
 }
 
 // The checks, each in the place of one field.
@@ -363,6 +384,13 @@ fn settable<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error>
             None => Ok(fields),
             Some(needed) => Err(format!("tenants need to set `{needed}`: no webhook is without")),
         }
+    })
+}
+
+fn max_headers<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    checked(from, |most: usize| {
+        let most_ever = webhook::MAX_HEADERS;
+        if (1..=most_ever).contains(&most) { Ok(most) } else { Err(format!("`maxHeaders` is 1 to {most_ever}")) }
     })
 }
 

@@ -32,7 +32,7 @@ triggers:
     requires: [order.paid]
 policy: { schedule: [5min, 1h], jitterPercent: 10, success: [200], gone: [], exhaustedDisables: true }
 secret: { form: letters-and-digits, length: 48, header: X-Secret }
-webhooks: { collection: shopWebhooks, shown: [id, target, triggers], settable: [target, triggers] }
+webhooks: { collection: shopWebhooks, shown: [id, target, triggers], settable: [target, triggers], maxHeaders: 3 }
 testOnSave: { eventType: order.paid }
 "#;
 
@@ -51,7 +51,7 @@ fn a_catalog_is_what_its_file_says() {
     assert_eq!(catalog.secret_header(), Some("x-secret"));
     assert_eq!(catalog.settable_fields(), ["target", "triggers"]);
     assert_eq!(catalog.shown_fields(), ["id", "target", "triggers"]);
-    assert_eq!(catalog.test_on_save().map(|example| &example.event["type"]), Some(&Value::from("order.paid")));
+    assert_eq!(catalog.test_on_save(&[]).map(|example| &example.event["type"]), Some(&Value::from("order.paid")));
     let policy = catalog.policy();
     assert_eq!(policy.schedule, [Span::secs(300), Span::secs(3_600)]);
     assert_eq!((policy.jitter_percent, &policy.success[..], &policy.gone[..]), (10, &[200][..], &[][..]));
@@ -194,6 +194,15 @@ fn a_wrong_catalog_is_refused_with_its_line_and_why() {
             "eventType: order.sent }",
             "testOnSave: `order.sent` is no event type with an example",
         ),
+        ("{ eventType: order.paid }", "firstTrigger", "line 19: testOnSave: trigger `order.sent` has no example"),
+        ("{ eventType: order.paid }", "lastTrigger", "line 29: testOnSave: is `firstTrigger` or `{eventType: name}`"),
+        (
+            "{ eventType: order.paid }",
+            "{ kind: order.paid }",
+            "line 29: testOnSave: is `firstTrigger` or `{eventType: name}`",
+        ),
+        ("maxHeaders: 3", "maxHeaders: 0", "line 28: webhooks.maxHeaders: `maxHeaders` is 1 to 32"),
+        ("maxHeaders: 3", "maxHeaders: 33", "line 28: webhooks.maxHeaders: `maxHeaders` is 1 to 32"),
     ] {
         assert_eq!(GOOD.matches(what).count(), 1, "`{what}` names one place");
         let error = refused(&GOOD.replace(what, instead));
@@ -246,13 +255,53 @@ fn a_trigger_is_an_event_type_or_a_pattern() {
 }
 
 #[test]
+fn the_test_on_save_is_an_example_of_the_webhooks_first_trigger() {
+    let with = |test: &str| Catalog::parse(&format!("testOnSave: {test}\n{TRIGGERS}"));
+    let sent = |catalog: &Catalog, triggers: &[&str]| {
+        let triggers: Vec<String> = triggers.iter().map(ToString::to_string).collect();
+        catalog.test_on_save(&triggers).map(|example| example.event.to_string())
+    };
+    let user = |own| format!(r#"{{"type":"chat.user.message","source":"/chat","data":{{"own":{own}}}}}"#);
+    let any = with("firstTrigger").unwrap();
+    for (triggers, expected) in [
+        (&["chat.user.message", "chat.close"][..], Some(user(0))),
+        (&["own", "chat.user.message"], Some(user(1))),
+        (&["chat.close"], Some(r#"{"type":"chat.close","source":"/chat"}"#.to_owned())),
+        (&["messages"], Some(user(0))),
+        (&[], None),
+    ] {
+        assert_eq!(sent(&any, triggers), expected, "{triggers:?}");
+    }
+    let one = with("{ eventType: chat.close }").unwrap();
+    assert_eq!(sent(&one, &["own"]), sent(&any, &["chat.close"]));
+    assert_eq!(sent(&Catalog::parse(TRIGGERS).unwrap(), &["chat.close"]), None);
+    let error = with("firstTrigger\nanyEventType: true").unwrap_err().to_string();
+    assert!(error.ends_with("testOnSave: with `anyEventType` there are triggers that have no example"), "{error}");
+}
+
+fn webhook(fields: &Value) -> webhook::Webhook {
+    let settable = webhook::WRITABLE.map(str::to_owned);
+    let rules = webhook::Rules {
+        settable: &settable,
+        knows_trigger: &|_| true,
+        has_payload: &|_| true,
+        secret_header: None,
+        targets: &fanfare_domain::TargetRules::default(),
+    };
+    let mut body = json!({ "target": "https://example.com/", "triggers": ["chat.close"] });
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    webhook::Webhook::create("5ceec43ce1b5b412ba9d0e73".parse().unwrap(), body.as_object().unwrap(), 0, &rules).unwrap()
+}
+
+fn against(catalog: &Catalog, fields: &Value) -> Vec<String> {
+    let errors = catalog.check(&webhook(fields)).err().unwrap_or_default();
+    errors.iter().map(ToString::to_string).collect()
+}
+
+#[test]
 fn a_trigger_needs_what_it_requires() {
     let catalog = Catalog::parse(TRIGGERS).unwrap();
-    let missing = |triggers: &[&str]| {
-        let triggers: Vec<String> = triggers.iter().map(ToString::to_string).collect();
-        let errors = catalog.check_triggers(&triggers).err().unwrap_or_default();
-        errors.iter().map(ToString::to_string).collect::<Vec<_>>()
-    };
+    let missing = |triggers: &[&str]| against(&catalog, &json!({ "triggers": triggers }));
     assert_eq!(
         missing(&["chat.close", "own"]),
         ["`triggers[1]` `own` needs the trigger `chat.user.message` beside it"]
@@ -261,15 +310,28 @@ fn a_trigger_needs_what_it_requires() {
     assert_eq!(missing(&["chat.user.message", "made.up"]), [""; 0]);
 }
 
+#[test]
+fn a_webhook_has_as_many_headers_as_its_catalog_allows() {
+    let headers = |count: usize| json!({ "headers": (0..count).map(|at| (format!("x-{at}"), json!("v"))).collect::<serde_json::Map<_, _>>() });
+    let two = Catalog::parse(&format!("webhooks: {{ maxHeaders: 2 }}\n{TRIGGERS}")).unwrap();
+    assert_eq!(against(&two, &headers(2)), [""; 0]);
+    assert_eq!(against(&two, &headers(3)), ["`headers` must be at most 2"]);
+    assert_eq!(against(&Catalog::parse(TRIGGERS).unwrap(), &headers(32)), [""; 0]);
+}
+
 const TRIGGERS: &str = r#"
 format: 1
 name: chat
 description: A chat.
 request: { body: { full: . } }
 eventTypes:
-  - { name: chat.user.message, description: d }
-  - { name: chat.bot.message, description: d }
-  - { name: chat.close, description: d }
+  - name: chat.user.message
+    description: d
+    examples:
+      - event: { type: chat.user.message, source: /chat, data: { own: 0 } }
+      - event: { type: chat.user.message, source: /chat, data: { own: 1 } }
+  - { name: chat.bot.message, description: d, examples: [{ event: { type: chat.bot.message } }] }
+  - { name: chat.close, description: d, examples: [{ event: { type: chat.close, source: /chat } }] }
 triggers:
   - { name: messages, description: d, pattern: { type: [{ wildcard: "chat.*.message" }] } }
   - { name: bot, description: d, pattern: { type: [chat.bot.message] } }

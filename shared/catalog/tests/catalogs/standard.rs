@@ -76,5 +76,5 @@ fn its_tenants_see_and_set_all_there_is() {
     assert_eq!((standard.collection(), standard.secret_header()), ("webhooks", None));
     assert_eq!(standard.secret_form(), SecretForm::Whsec { bytes: 32 });
     assert_eq!(standard.policy(), &DeliveryPolicy::default());
-    assert!(standard.test_on_save().is_none());
+    assert!(standard.test_on_save(&["*".into()]).is_none());
 }
