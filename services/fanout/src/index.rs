@@ -6,7 +6,7 @@ use std::{
 };
 
 use fanfare_catalog::{Catalog, Catalogs, TriggerRule};
-use fanfare_domain::{Pattern, TenantId, WebhookId};
+use fanfare_domain::{Pattern, TenantId, WebhookId, event::is_reserved};
 use fanfare_store::{Configuration, StoreError, StoredWebhook, TenantConfig};
 use serde_json::Value;
 
@@ -78,7 +78,9 @@ impl Index {
     pub(crate) fn matches(&self, kind: &str, parsed: &mut dyn FnMut() -> Arc<Value>) -> Vec<(WebhookId, String)> {
         let mut matches: Vec<(WebhookId, String)> = Vec::new();
         let mut event: Option<Arc<Value>> = None;
-        for candidate in self.by_type.get(kind).into_iter().flatten().chain(&self.any_type) {
+        // What stands for any type does not stand for Fanfare's own: those are asked for by name.
+        let any_type = self.any_type.iter().filter(|_| !is_reserved(kind));
+        for candidate in self.by_type.get(kind).into_iter().flatten().chain(any_type) {
             if matches.iter().any(|(webhook, _)| *webhook == candidate.webhook) {
                 continue;
             }

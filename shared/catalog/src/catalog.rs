@@ -7,7 +7,7 @@ use std::{
 
 use fanfare_domain::{
     DeliveryPolicy, Event, FieldError, Pattern,
-    event::{Defaults, Plain, parse_structured},
+    event::{Defaults, Plain, is_reserved, parse_structured},
     hex,
     webhook::{PayloadForm, Webhook},
 };
@@ -16,9 +16,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    format::{CatalogFile, EventTypeFile, HeaderFile, RequestFile, TestOnSaveFile, TriggerFile, is_event_name},
+    format::{CatalogFile, EventTypeFile, HeaderFile, RequestFile, TriggerFile, is_event_name},
+    operational,
     render::{HeaderValue, RenderError, Rendered, Request},
     schema,
+    template::Input,
 };
 
 /// A catalog, compiled.
@@ -35,6 +37,8 @@ pub struct Catalog {
     event_type_at: HashMap<String, usize>,
     trigger_at: HashMap<String, usize>,
     request: Request,
+    /// How Fanfare's own events are sent.
+    operational: Request,
     policy: DeliveryPolicy,
     secret_form: SecretForm,
     secret_header: Option<String>,
@@ -42,7 +46,7 @@ pub struct Catalog {
     shown: Vec<String>,
     settable: Vec<String>,
     max_headers: usize,
-    test_on_save: Option<TestOnSaveFile>,
+    test_on_save: Option<usize>,
 }
 
 /// An event type as its upstream publishes it; serializes as `GET /v1/event-types` shows it.
@@ -59,7 +63,7 @@ pub struct EventType {
     /// Events to publish and what receivers get of them.
     pub examples: Vec<Example>,
     #[serde(skip)]
-    validator: Option<Arc<jsonschema::Validator>>,
+    pub(crate) validator: Option<Arc<jsonschema::Validator>>,
 }
 
 /// An event in plain form (contract.md, Publishing events), and the bodies it becomes.
@@ -154,10 +158,11 @@ impl Catalog {
         let file: CatalogFile = serde_yaml_ng::from_str(text)?;
         let wrong = |at: &str, nth, reason: String| CatalogError { line: line_of(text, at, nth), reason };
 
-        let event_types: Vec<EventType> = file.event_types.into_iter().map(event_type).collect();
+        let mut event_types: Vec<EventType> = file.event_types.into_iter().map(event_type).collect();
+        let mut triggers = named_triggers(file.triggers, &event_types, file.any_event_type);
+        event_types.extend(operational::event_types());
         let event_type_at = index(event_types.iter().map(|event_type| event_type.name.as_str()))
             .map_err(|name| wrong(name, 1, format!("event type `{name}` stands twice")))?;
-        let mut triggers = named_triggers(file.triggers, &event_types, file.any_event_type);
         index(triggers.iter().map(|trigger| trigger.name.as_str()))
             .map_err(|name| wrong(name, 1, format!("trigger `{name}` stands twice")))?;
         for event_type in &event_types {
@@ -173,6 +178,17 @@ impl Catalog {
                 return Err(wrong(&trigger.name, 0, reason));
             }
         }
+        let test_on_save = match &file.test_on_save {
+            None => None,
+            Some(test) => match event_type_at.get(&test.event_type) {
+                Some(&at) if !event_types[at].examples.is_empty() => Some(at),
+                _ => {
+                    let reason = format!("testOnSave: `{}` is no event type with an example", test.event_type);
+                    return Err(wrong(&test.event_type, 0, reason));
+                }
+            },
+        };
+
         let catalog = Self {
             name: file.name,
             description: file.description,
@@ -184,6 +200,7 @@ impl Catalog {
             event_type_at,
             trigger_at,
             request: request(file.request),
+            operational: operational::request(),
             policy: file.policy,
             secret_form: file.secret.form,
             secret_header: file.secret.header,
@@ -191,37 +208,16 @@ impl Catalog {
             shown: file.webhooks.shown,
             settable: file.webhooks.settable,
             max_headers: file.webhooks.max_headers,
-            test_on_save: file.test_on_save,
+            test_on_save,
         };
-        for event_type in &catalog.event_types {
+        for event_type in catalog.event_types.iter().filter(|event_type| !is_reserved(&event_type.name)) {
             for (at, example) in event_type.examples.iter().enumerate() {
                 catalog.try_example(event_type, example).map_err(|why| {
                     wrong(&event_type.name, 0, format!("event type `{}`, example {}: {why}", event_type.name, at + 1))
                 })?;
             }
         }
-        catalog.can_test_on_save().map_err(|(name, why)| wrong(&name, 0, format!("testOnSave: {why}")))?;
         Ok(catalog)
-    }
-
-    /// There is an example for every save that may be tested; else the name of what has none, and why.
-    fn can_test_on_save(&self) -> Result<(), (String, String)> {
-        match &self.test_on_save {
-            None => Ok(()),
-            Some(TestOnSaveFile::EventType(kind)) => match self.event_type(kind) {
-                Some(event_type) if !event_type.examples.is_empty() => Ok(()),
-                _ => Err((kind.clone(), format!("`{kind}` is no event type with an example"))),
-            },
-            Some(TestOnSaveFile::FirstTrigger) if self.accepts_any => {
-                Err((self.name.clone(), "with `anyEventType` there are triggers that have no example".into()))
-            }
-            Some(TestOnSaveFile::FirstTrigger) => {
-                match self.triggers.iter().find(|trigger| self.example_of(&trigger.name).is_none()) {
-                    Some(Trigger { name, .. }) => Err((name.clone(), format!("trigger `{name}` has no example"))),
-                    None => Ok(()),
-                }
-            }
-        }
     }
 
     /// An example is an event of its type, and becomes the bodies that stand beside it.
@@ -273,7 +269,7 @@ impl Catalog {
         &self.text
     }
 
-    /// Its event types, in the catalog's order.
+    /// Its event types, in the catalog's order, and after them Fanfare's own.
     pub fn event_types(&self) -> &[EventType] {
         &self.event_types
     }
@@ -288,7 +284,8 @@ impl Catalog {
         self.accepts_any
     }
 
-    /// All triggers it lists: named patterns, then the event types.
+    /// All triggers it lists: named patterns, then the event types. Fanfare's own events are triggered by their names
+    /// alone: no pattern, however wide, stands for them.
     pub fn triggers(&self) -> &[Trigger] {
         &self.triggers
     }
@@ -310,17 +307,8 @@ impl Catalog {
                 Some(pattern) => TriggerRule::Pattern { pattern, types: trigger.types.as_deref() },
                 None => TriggerRule::EventType(name),
             }),
-            None if self.accepts_any && is_event_name(name) => Some(TriggerRule::EventType(name)),
+            None if self.accepts_any && is_event_name(name) && !is_reserved(name) => Some(TriggerRule::EventType(name)),
             None => None,
-        }
-    }
-
-    /// An example of the events that a trigger stands for, where the catalog has one.
-    pub fn example_of(&self, trigger: &str) -> Option<&Example> {
-        let mut examples = self.event_types.iter().flat_map(|event_type| &event_type.examples);
-        match self.trigger_rule(trigger)? {
-            TriggerRule::Pattern { pattern, .. } => examples.find(|example| pattern.matches(&example.event)),
-            TriggerRule::EventType(kind) => self.event_type(kind)?.examples.first(),
         }
     }
 
@@ -342,10 +330,13 @@ impl Catalog {
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    /// Judges an event: its type must be known, and it must be as that type's schema says. A type without a schema
-    /// costs nothing.
+    /// Judges an event that somebody publishes: its type must be known and none of Fanfare's own, and it must be as that
+    /// type's schema says. A type without a schema costs nothing.
     pub fn validate(&self, event: &Event) -> Result<(), Vec<FieldError>> {
         match self.event_type(&event.kind) {
+            _ if is_reserved(&event.kind) => {
+                Err(vec![FieldError::new("type", "types beginning `fanfare.` are reserved")])
+            }
             Some(EventType { validator: Some(validator), .. }) => schema::validate(validator, event.json.get()),
             Some(_) => Ok(()),
             None if self.accepts_any => Ok(()),
@@ -392,18 +383,20 @@ impl Catalog {
         self.secret_form
     }
 
-    /// The event to send when a webhook of these triggers is saved, where the target must answer it for the save to
-    /// succeed.
-    pub fn test_on_save(&self, triggers: &[String]) -> Option<&Example> {
-        match self.test_on_save.as_ref()? {
-            TestOnSaveFile::EventType(kind) => self.event_type(kind)?.examples.first(),
-            TestOnSaveFile::FirstTrigger => self.example_of(triggers.first()?),
-        }
+    /// There where a webhook's target must answer an example of its first trigger for the save to succeed; the event to
+    /// send where that trigger has none.
+    pub fn test_on_save(&self) -> Option<&Example> {
+        self.test_on_save.and_then(|at| self.event_types[at].examples.first())
     }
 
-    /// The request that a receiver gets of an event (its JSON, as made by [`Event`]).
+    /// The request that a receiver gets of an event (its JSON, as made by [`Event`]). Fanfare's own events are sent as
+    /// Standard Webhooks whatever the catalog and the form.
     pub fn render(&self, event: &[u8], form: PayloadForm) -> Result<Rendered, RenderError> {
-        self.request.render(event, form)
+        let event = Input::read(event)?;
+        if event.text("type").is_some_and(|kind| is_reserved(&kind)) {
+            return self.operational.render(&event, PayloadForm::Full);
+        }
+        self.request.render(&event, form)
     }
 }
 

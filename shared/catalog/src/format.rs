@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
-use fanfare_domain::{DeliveryPolicy, Pattern, Span, webhook, webhook::PayloadForm};
+use fanfare_domain::{DeliveryPolicy, Pattern, Span, event::is_reserved, webhook, webhook::PayloadForm};
 use serde::{
     Deserialize, Deserializer,
     de::{self, IntoDeserializer, MapAccess, SeqAccess, Visitor, value},
@@ -41,7 +41,8 @@ pub(crate) struct CatalogFile {
     pub(crate) secret: SecretFile,
     #[serde(default)]
     pub(crate) webhooks: WebhooksFile,
-    /// Saving a webhook sends this example, and what is no success refuses the save.
+    /// Saving a webhook sends an example of its first trigger, or where there is none this type's first, and what is no
+    /// success refuses the save.
     pub(crate) test_on_save: Option<TestOnSaveFile>,
 }
 
@@ -233,26 +234,10 @@ impl Default for WebhooksFile {
     }
 }
 
-/// Which example a save sends.
-#[derive(Debug)]
-pub(crate) enum TestOnSaveFile {
-    /// This event type's first.
-    EventType(String),
-    /// One of the first trigger that the webhook has.
-    FirstTrigger,
-}
-
-impl<'de> Deserialize<'de> for TestOnSaveFile {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        checked(from, |value: Value| {
-            let members = value.as_object().map(|map| map.iter().collect::<Vec<_>>());
-            match (value.as_str(), members.as_deref()) {
-                (Some("firstTrigger"), _) => Ok(Self::FirstTrigger),
-                (_, Some([(key, Value::String(kind))])) if *key == "eventType" => Ok(Self::EventType(kind.clone())),
-                _ => Err("is `firstTrigger` or `{eventType: name}`".into()),
-            }
-        })
-    }
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct TestOnSaveFile {
+    pub(crate) event_type: String,
 }
 
 // The checks, each in the place of one field.
@@ -273,7 +258,7 @@ fn event_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     checked(from, |name: String| {
         if !is_event_name(&name) {
             Err("a name is 1 to 255 bytes without blanks and control characters".into())
-        } else if name.starts_with("fanfare.") {
+        } else if is_reserved(&name) {
             Err("names beginning `fanfare.` are reserved".into())
         } else {
             Ok(name)
@@ -470,11 +455,11 @@ where
     }
 }
 
-fn json_content_type() -> String {
+pub(crate) fn json_content_type() -> String {
     "application/json".into()
 }
 
-fn our_user_agent() -> String {
+pub(crate) fn our_user_agent() -> String {
     concat!("Fanfare/", env!("CARGO_PKG_VERSION")).into()
 }
 

@@ -65,9 +65,10 @@ fn a_tenant_sees_and_sets_the_documented_fields_in_their_order() {
 fn each_event_type_is_a_trigger_and_nothing_else_is() {
     let capturi = catalog("capturi");
     let names: Vec<&str> = capturi.triggers().iter().map(|trigger| trigger.name.as_str()).collect();
+    let (names, _) = names.split_at(names.len() - OPERATIONAL.len());
     assert_eq!(names, ["ConversationSummaryUpdated", "ConversationProcessed", "LiveSummaryCreated"]);
     for name in names {
-        assert!(matches!(capturi.trigger_rule(name), Some(TriggerRule::EventType(of)) if of == name));
+        assert!(matches!(capturi.trigger_rule(name), Some(TriggerRule::EventType(of)) if of == *name));
     }
     // Its requests' name of the live summary is none to subscribe to or to publish.
     assert!(!capturi.knows_trigger("LiveSummaryMessage") && !capturi.accepts_any());

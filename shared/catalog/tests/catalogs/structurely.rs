@@ -47,10 +47,10 @@ fn a_tenant_sees_eight_fields_and_sets_three() {
 #[test]
 fn each_event_type_is_a_trigger_and_nothing_else_is() {
     let structurely = catalog("structurely");
-    let names: Vec<&str> = structurely.event_types().iter().map(|event_type| event_type.name.as_str()).collect();
+    let names = event_types(&structurely);
     assert_eq!(names, ["response:created", "conversation:updated"]);
-    for name in names {
-        assert!(matches!(structurely.trigger_rule(name), Some(TriggerRule::EventType(of)) if of == name));
+    for name in &names {
+        assert!(matches!(structurely.trigger_rule(name), Some(TriggerRule::EventType(of)) if of == *name));
     }
     assert!(!structurely.knows_trigger("fallback:suggested"), "the prose names it, nothing defines it");
 }

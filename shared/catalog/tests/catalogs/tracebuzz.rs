@@ -99,17 +99,9 @@ fn a_webhook_has_one_custom_header() {
 }
 
 #[test]
-fn a_save_is_tested_with_an_example_of_the_first_trigger() {
-    let tracebuzz = catalog("tracebuzz");
-    let sent = |triggers: &[&str]| {
-        let triggers: Vec<String> = triggers.iter().map(ToString::to_string).collect();
-        let example = tracebuzz.test_on_save(&triggers).expect("every save is tested");
-        (example.event["type"].clone(), example.event["data"]["own"].clone())
-    };
-    assert_eq!(sent(&["newResult", "includeOwnMessage"]), (json!("newResult"), json!(0)));
-    assert_eq!(sent(&["includeOwnMessage", "newResult"]), (json!("newResult"), json!(1)));
-    assert_eq!(sent(&["caseClosed", "newResult"]), (json!("caseClosed"), Value::Null));
-    assert_eq!(sent(&["profileMerged"]), (json!("profileMerged"), Value::Null));
+fn a_save_is_tested() {
+    let example = catalog("tracebuzz").test_on_save().map(|example| example.event["type"].clone());
+    assert_eq!(example, Some(json!("newResult")));
 }
 
 #[test]
