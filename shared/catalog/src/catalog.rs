@@ -7,7 +7,7 @@ use std::{
 
 use fanfare_domain::{
     DeliveryPolicy, Event, FieldError, Pattern,
-    event::{Defaults, Plain, is_reserved, parse_structured},
+    event::{Defaults, EventError, Plain, is_reserved, parse_structured},
     hex,
     webhook::{PayloadForm, Webhook},
 };
@@ -129,6 +129,8 @@ pub enum SecretForm {
 pub struct CatalogError {
     /// The line, from 1, where it can be told.
     pub line: Option<usize>,
+    /// The column in that line, from 1, where it can be told.
+    pub column: Option<usize>,
     /// The place by its keys, and why.
     pub reason: String,
 }
@@ -148,7 +150,8 @@ impl From<serde_yaml_ng::Error> for CatalogError {
     fn from(error: serde_yaml_ng::Error) -> Self {
         let text = error.to_string();
         let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason).to_owned();
-        Self { line: error.location().map(|location| location.line()), reason }
+        let (line, column) = error.location().map(|location| (location.line(), location.column())).unzip();
+        Self { line, column, reason }
     }
 }
 
@@ -156,7 +159,10 @@ impl Catalog {
     /// Compiles a catalog and tries its examples.
     pub fn parse(text: &str) -> Result<Self, CatalogError> {
         let file: CatalogFile = serde_yaml_ng::from_str(text)?;
-        let wrong = |at: &str, nth, reason: String| CatalogError { line: line_of(text, at, nth), reason };
+        let wrong = |at: &str, nth, reason: String| {
+            let (line, column) = place_of(text, at, nth).unzip();
+            CatalogError { line, column, reason }
+        };
 
         let mut event_types: Vec<EventType> = file.event_types.into_iter().map(event_type).collect();
         let mut triggers = named_triggers(file.triggers, &event_types, file.any_event_type);
@@ -222,10 +228,7 @@ impl Catalog {
 
     /// An example is an event of its type, and becomes the bodies that stand beside it.
     fn try_example(&self, event_type: &EventType, example: &Example) -> Result<(), String> {
-        let plain = Plain { id: "example", source: Some("/example") };
-        let defaults = Defaults { now_ms: 1_704_067_200_000, plain: Some(plain) };
-        let event = parse_structured(example.event.to_string().as_bytes(), &defaults)
-            .map_err(|error| format!("no event: {error:?}"))?;
+        let event = example.published()?;
         if event.kind != event_type.name {
             return Err(format!("its `type` is `{}`", event.kind));
         }
@@ -247,6 +250,11 @@ impl Catalog {
             Some(form) => Err(format!("the catalog has no body in {}", form.as_str())),
             None => Ok(()),
         }
+    }
+
+    /// The request that a receiver gets of an example; the error says why none can be made.
+    pub fn render_example(&self, example: &Example, form: PayloadForm) -> Result<Rendered, String> {
+        self.render(example.published()?.json.get().as_bytes(), form).map_err(|error| error.to_string())
     }
 
     /// Its name.
@@ -400,6 +408,21 @@ impl Catalog {
     }
 }
 
+impl Example {
+    /// The event as it would have been published at the beginning of 2024, where it says no other time.
+    fn published(&self) -> Result<Event, String> {
+        let plain = Plain { id: "example", source: Some("/example") };
+        let defaults = Defaults { now_ms: 1_704_067_200_000, plain: Some(plain) };
+        parse_structured(self.event.to_string().as_bytes(), &defaults).map_err(|error| match error {
+            EventError::NotJson(why) => format!("no event: {why}"),
+            EventError::Invalid(errors) => {
+                let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                format!("no event: {}", errors.join(", "))
+            }
+        })
+    }
+}
+
 fn event_type(file: EventTypeFile) -> EventType {
     let (schema, validator) = file.schema.map(|(schema, validator)| (schema, Arc::new(validator))).unzip();
     let examples = file.examples.into_iter().map(|example| Example { event: example.event, body: example.body });
@@ -478,9 +501,12 @@ fn index<'a>(names: impl Iterator<Item = &'a str>) -> Result<HashMap<String, usi
     Ok(index)
 }
 
-/// The line of the `nth` (from 0) place where a value stands behind a key, for what is found only in the whole.
-fn line_of(text: &str, value: &str, nth: usize) -> Option<usize> {
-    let stands_here =
-        |line: &str| line.split_once(": ").is_some_and(|(_, rest)| rest.trim().trim_matches(['"', '\'']) == value);
-    text.lines().enumerate().filter(|(_, line)| stands_here(line)).nth(nth).map(|(at, _)| at + 1)
+/// Line and column of the `nth` (from 0) place where a value stands behind a key, for what is found only in the whole.
+fn place_of(text: &str, value: &str, nth: usize) -> Option<(usize, usize)> {
+    let stands_here = |line: &str| {
+        let (key, rest) = line.split_once(": ")?;
+        (rest.trim().trim_matches(['"', '\'']) == value).then(|| key.chars().count() + 3)
+    };
+    let places = text.lines().enumerate().filter_map(|(at, line)| Some((at + 1, stands_here(line)?)));
+    places.into_iter().nth(nth)
 }

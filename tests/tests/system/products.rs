@@ -294,8 +294,13 @@ fn apirtcs_webhook_gets_the_types_it_filters_on_while_it_is_activated() {
         assert_eq!((refused.status, &refused.json()["errors"][0]["field"]), (422, &json!("data")));
 
         // Not activated: what it would have got is held, and comes with what follows once it is activated, or not at all.
-        let held = tenant.client.deliveries(&format!("webhook={}&status=held", switch.id)).await?;
-        assert_eq!((held.len(), switched.count()), (WAYS.len(), 0));
+        let held = format!("webhook={}&status=held", switch.id);
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while tenant.client.deliveries(&held).await?.len() < WAYS.len() {
+            ensure!(std::time::Instant::now() < deadline, "the switched-off webhook's deliveries were never held");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert_eq!(switched.count(), 0);
         tenant.client.patch(&format!("/v1/webhooks/{}", switch.id), &json!({ "active": true })).await?;
         tenant.client.publish(&event(&json!({ "type": "ticket.update", "subject": "101", "time": time }))).await?;
         let after = r#"{"event":"update","time":1575976413,"object":"ticket","objectId":101}"#;
