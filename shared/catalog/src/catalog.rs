@@ -159,10 +159,11 @@ impl Catalog {
     /// Compiles a catalog and tries its examples.
     pub fn parse(text: &str) -> Result<Self, CatalogError> {
         let file: CatalogFile = serde_yaml_ng::from_str(text)?;
-        let wrong = |at: &str, nth, reason: String| {
-            let (line, column) = place_of(text, at, nth).unzip();
+        let wrong_at = |key: &str, value: &str, nth, reason: String| {
+            let (line, column) = place_of(text, key, value, nth).unzip();
             CatalogError { line, column, reason }
         };
+        let wrong = |name: &str, nth, reason: String| wrong_at("name", name, nth, reason);
 
         let mut event_types: Vec<EventType> = file.event_types.into_iter().map(event_type).collect();
         let mut triggers = named_triggers(file.triggers, &event_types, file.any_event_type);
@@ -190,7 +191,7 @@ impl Catalog {
                 Some(&at) if !event_types[at].examples.is_empty() => Some(at),
                 _ => {
                     let reason = format!("testOnSave: `{}` is no event type with an example", test.event_type);
-                    return Err(wrong(&test.event_type, 0, reason));
+                    return Err(wrong_at("eventType", &test.event_type, 0, reason));
                 }
             },
         };
@@ -502,11 +503,15 @@ fn index<'a>(names: impl Iterator<Item = &'a str>) -> Result<HashMap<String, usi
 }
 
 /// Line and column of the `nth` (from 0) place where a value stands behind a key, for what is found only in the whole.
-fn place_of(text: &str, value: &str, nth: usize) -> Option<(usize, usize)> {
-    let stands_here = |line: &str| {
-        let (key, rest) = line.split_once(": ")?;
-        (rest.trim().trim_matches(['"', '\'']) == value).then(|| key.chars().count() + 3)
+fn place_of(text: &str, key: &str, value: &str, nth: usize) -> Option<(usize, usize)> {
+    let forms = ["", "\"", "'"].map(|quote| format!("{key}: {quote}{value}{quote}"));
+    let stands_here = |line: &str, form: &String| {
+        let (before, after) = line.split_once(form)?;
+        let begins = before.chars().next_back().is_none_or(|c| matches!(c, ' ' | '{'));
+        let ends = after.chars().next().is_none_or(|c| matches!(c, ' ' | ',' | '}'));
+        (begins && ends).then(|| before.chars().count() + key.len() + 3)
     };
-    let places = text.lines().enumerate().filter_map(|(at, line)| Some((at + 1, stands_here(line)?)));
-    places.into_iter().nth(nth)
+    let column = |line| forms.iter().find_map(|form| stands_here(line, form));
+    let mut places = text.lines().enumerate().filter_map(|(at, line)| Some((at + 1, column(line)?)));
+    places.nth(nth)
 }

@@ -27,7 +27,7 @@ pub(crate) fn event_types() -> [EventType; 2] {
             "fanfare.webhook.disabled",
             "Fanfare has disabled a webhook: its deliveries are held until it is enabled again.",
             &[webhook.clone(), reason("Why, in a word: `exhausted`, `gone`."), ("at", at)],
-            json!({ "webhook": "5ceec43ce1b5b412ba9d0e73", "reason": "exhausted", "at": "2026-01-15T09:30:00.000Z" }),
+            &json!({ "webhook": "5ceec43ce1b5b412ba9d0e73", "reason": "exhausted", "at": "2026-01-15T09:30:00.000Z" }),
         ),
         event_type(
             "fanfare.delivery.exhausted",
@@ -40,7 +40,7 @@ pub(crate) fn event_types() -> [EventType; 2] {
                 ("attempts", json!({ "description": "How many were made.", "type": "integer", "minimum": 1 })),
                 reason("Why the last one failed, in a word: `http`, `timeout`, `connect`."),
             ],
-            json!({
+            &json!({
                 "webhook": "5ceec43ce1b5b412ba9d0e73",
                 "delivery": "01KEZ7M2Z8Q4R6T1W9X0Y5B3CD_5ceec43ce1b5b412ba9d0e73",
                 "event": "01KEZ7M2Z8Q4R6T1W9X0Y5B3CD",
@@ -64,7 +64,7 @@ pub(crate) fn request() -> Request {
     }
 }
 
-fn event_type(name: &str, description: &str, keys: &[(&str, Value)], data: Value) -> EventType {
+fn event_type(name: &str, description: &str, keys: &[(&str, Value)], data: &Value) -> EventType {
     let properties: serde_json::Map<String, Value> =
         keys.iter().map(|(key, schema)| ((*key).to_owned(), schema.clone())).collect();
     let required: Vec<&str> = keys.iter().map(|(key, _)| *key).collect();
@@ -74,7 +74,7 @@ fn event_type(name: &str, description: &str, keys: &[(&str, Value)], data: Value
         "properties": { "data": { "type": "object", "required": required, "properties": properties } },
     });
     let time = "2026-01-15T09:30:00.000Z";
-    let body = json!({ "type": name, "timestamp": time, "data": data.clone() });
+    let body = json!({ "type": name, "timestamp": time, "data": data });
     let event = json!({ "type": name, "time": time, "data": data });
     EventType {
         name: name.to_owned(),

@@ -1,10 +1,14 @@
 //! Fanfare in the place of the five products (design/seed-systems.md): what their upstream systems publish, and the requests
 //! that their documents promise. `products/*.json` has every example of the documents, beside the event that makes it.
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, ensure};
-use fanfare_local::{Answer, Client, Event, Publisher, Receiver, Recorded, Webhook};
+use fanfare_local::{Answer, Binaries, Client, Event, Publisher, Receiver, Recorded, Service, Webhook};
 use serde_json::{Map, Value, json};
 
 use crate::fanfare::{Fanfare, PATIENCE, Tenant, story};
@@ -435,6 +439,41 @@ fn tracebuzz_own_messages_reach_those_who_include_them_and_only_200_is_a_success
 }
 
 #[test]
+fn tracebuzz_gives_up_after_ten_retries_and_disables_the_webhook() {
+    story(async {
+        // Three days of waiting in a few seconds.
+        let mut fanfare = Fanfare::start_with(&[("FANFARE_SCHEDULER__SPEED", "36000")]).await?;
+        let tenant = fanfare.tenant_of("profile", "tracebuzz").await?;
+        let receiver = Receiver::start().await?;
+        let webhook = webhook(&tenant.client, &receiver, &["profileMerged"], json!({})).await?;
+        receiver.answer(500);
+        let merged = |new: u32| {
+            let data = json!({ "oldPersonId": 1, "newPersonId": new });
+            event(&json!({ "type": "profileMerged", "time": "2022-09-22T11:16:56Z", "data": data }))
+        };
+        let body = |new: u32| {
+            format!(r#"{{"event":"profileMerged","oldPersonId":1,"newPersonId":{new},"timestamp":1663845416}}"#)
+        };
+        let first = tenant.client.publish(&merged(1)).await?;
+        let attempts = arrived(&receiver, &body(1), 11).await?;
+        for (at, request) in attempts.iter().enumerate() {
+            assert_eq!(request.header("fanfare-attempt"), Some((at + 1).to_string().as_str()));
+        }
+        tenant.delivery_that_is(&first, "failed").await?;
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while tenant.client.webhook(&webhook.id).await?.fields["disabled"]["reason"] != "exhausted" {
+            ensure!(std::time::Instant::now() < deadline, "the webhook was never disabled");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        let second = tenant.client.publish(&merged(2)).await?;
+        tenant.delivery_that_is(&second, "held").await?;
+        fanfare.balance().await?;
+        assert_eq!((times(&receiver, &body(1)), times(&receiver, &body(2))), (11, 0));
+        Ok(())
+    });
+}
+
+#[test]
 fn what_fanfare_itself_says_can_be_subscribed_to_under_every_catalog_and_published_by_nobody() {
     story(async {
         let mut fanfare = Fanfare::start().await?;
@@ -477,5 +516,94 @@ fn what_fanfare_itself_says_can_be_subscribed_to_under_every_catalog_and_publish
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
         fanfare.balance().await
+    });
+}
+
+/// The checkout's root.
+fn checkout() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// What `fanfare-api --check-catalog` says of a file, without any setting: exit code, output, errors.
+async fn checked(file: PathBuf) -> Result<(Option<i32>, String, String)> {
+    let api = Binaries::of_profile("debug").path(Service::Api);
+    let asked = move || Command::new(api).env_clear().arg("--check-catalog").arg(file).output();
+    let answer = tokio::task::spawn_blocking(asked).await??;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok((answer.status.code(), text(&answer.stdout), text(&answer.stderr)))
+}
+
+#[test]
+fn the_guides_catalog_is_checked_loaded_and_delivered_from() {
+    story(async {
+        let (guide, folder) = (checkout().join("docs/catalogs.md"), checkout().join("docs/catalogs"));
+        let (guide, file) = (std::fs::read_to_string(guide)?, folder.join("tidewater.yaml"));
+        let catalog = std::fs::read_to_string(&file)?;
+        let blocks = |kind: &str| {
+            let opening = format!("```{kind}\n");
+            let blocks = guide.split(&opening).skip(1).filter_map(|rest| rest.split("```").next());
+            blocks.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert!(blocks("yaml").iter().all(|block| catalog.contains(block)), "the guide shows what the file says");
+
+        let (code, printed, errors) = checked(file).await?;
+        assert_eq!((code, errors.as_str()), (Some(0), ""));
+        assert!(blocks("text").iter().all(|block| printed.contains(block)), "{printed}");
+        let sandbox = fanfare_local::Sandbox::new()?;
+        for (what, instead, place, reason) in [
+            ("$unix,", "now,", ":12:11: ", "a template has no function `now`"),
+            ("name: ship.departed", "name: ship.arrived", ":53:11: ", "event type `ship.arrived` stands twice"),
+            ("\"draught\": 4.2,\n", "\"draught\": 4.3,\n", ":", "its body in full goes on"),
+            ("name: tidewater", "name: standard", ": ", "there is a catalog `standard` already"),
+            ("settable:", "collection: deliveries\n  settable:", ": ", "which is a route of its own"),
+            ("format: 1", "format: [1]", ":3:9: ", "format: invalid type: sequence"),
+            ("maxHeaders: 4", "maxHeaders: }", ":", "did not find expected"),
+        ] {
+            let wrong = sandbox.logs().join("wrong.yaml");
+            ensure!(catalog.contains(what), "`{what}` is in the file");
+            std::fs::write(&wrong, catalog.replacen(what, instead, 1))?;
+            let (code, printed, errors) = checked(wrong.clone()).await?;
+            assert_eq!((code, printed.as_str()), (Some(1), ""), "{instead}");
+            assert!(errors.starts_with(&format!("{}{place}", wrong.display())) && errors.contains(reason), "{errors}");
+        }
+
+        let path = folder.to_str().context("a path in UTF-8")?;
+        let mut fanfare = Fanfare::start_with(&[("FANFARE_CATALOGS__PATH", path)]).await?;
+        let tenant = fanfare.tenant_of("oban", "tidewater").await?;
+        let (full, identity, deep) = (Receiver::start().await?, Receiver::start().await?, Receiver::start().await?);
+        let secret = webhook(&tenant.client, &full, &["ship.any"], json!({})).await?.secret;
+        webhook(&tenant.client, &identity, &["ship.arrived"], json!({ "payload": "identity" })).await?;
+        webhook(&tenant.client, &deep, &["ship.deep"], json!({})).await?;
+        let examples = tenant.client.event_types().await?;
+        let arrived_example = event(&examples[0].examples[0]["event"]);
+        tenant.client.publish(&arrived_example).await?;
+        tenant.client.publish(&event(&examples[1].examples[0]["event"])).await?;
+        let deeper = json!({ "berth": "N3", "draught": 6.5 });
+        tenant.client.publish(&arrived_example.clone().with("id", "deep").with("data", deeper)).await?;
+
+        // What arrives is what the check has printed.
+        for (receiver, body) in [
+            (&full, examples[0].examples[0]["body"]["full"].to_string()),
+            (&full, r#"{"kind":"ship.departed","at":1777920000,"harbour":"oban","ship":"9074729"}"#.to_owned()),
+        ] {
+            let request = arrived(receiver, &body, 1).await?[0].clone();
+            request.verify(&secret)?;
+            let header = |name| request.header(name).unwrap_or_default().to_owned();
+            let head = format!(
+                "POST <target>\nuser-agent: {}\nx-tidewater-event: {}\ncontent-type: {}\nx-tidewater-secret: <secret>\n\n{body}\n",
+                header("user-agent"),
+                header("x-tidewater-event"),
+                header("content-type")
+            );
+            assert!(printed.contains(&head), "{head}");
+            assert_eq!(header("x-tidewater-secret"), secret);
+        }
+        let id = examples[0].examples[0]["body"]["identity"].to_string();
+        arrived(&identity, &id, 2).await?;
+        deep.wait_for(1, PATIENCE).await?;
+        fanfare.balance().await?;
+        assert_eq!((full.count(), identity.count(), deep.count()), (3, 2, 1));
+        assert_eq!(deep.requests()[0].json()["draught"], 6.5);
+        Ok(())
     });
 }

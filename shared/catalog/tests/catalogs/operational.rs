@@ -7,7 +7,7 @@ const ANY: &str = "format: 1\nname: own\ndescription: d\nanyEventType: true\nreq
 
 fn all() -> Vec<Arc<Catalog>> {
     let builtin = Catalogs::builtin();
-    let own = Arc::new(Catalog::parse(ANY).unwrap());
+    let own = Arc::new(Catalog::parse(ANY).expect("a catalog"));
     builtin.names().map(catalog).chain([own]).collect()
 }
 

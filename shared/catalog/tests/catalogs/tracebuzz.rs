@@ -65,8 +65,8 @@ fn against(triggers: &[&str], headers: usize) -> Vec<String> {
     };
     let headers: serde_json::Map<_, _> = (0..headers).map(|at| (format!("x-{at}"), json!("v"))).collect();
     let body = json!({ "target": "https://example.com/", "triggers": triggers, "headers": headers });
-    let id = "5ceec43ce1b5b412ba9d0e73".parse().unwrap();
-    let webhook = Webhook::create(id, body.as_object().unwrap(), 0, &rules);
+    let id = "5ceec43ce1b5b412ba9d0e73".parse().expect("an id");
+    let webhook = Webhook::create(id, body.as_object().expect("an object"), 0, &rules);
     let errors = webhook.and_then(|webhook| tracebuzz.check(&webhook)).err().unwrap_or_default();
     errors.iter().map(ToString::to_string).collect()
 }
