@@ -31,14 +31,14 @@ pub(crate) fn event_types() -> [EventType; 2] {
         ),
         event_type(
             "fanfare.delivery.exhausted",
-            "A delivery has failed for good: its last attempt failed, too.",
+            "A delivery has failed for good: it was tried as often as its schedule says.",
             &[
                 webhook,
                 ("delivery", text("The delivery's id.")),
                 ("event", text("Fanfare's own id of its event, a ULID.")),
                 ("eventType", text("That event's type.")),
                 ("attempts", json!({ "description": "How many were made.", "type": "integer", "minimum": 1 })),
-                reason("Why the last one failed, in a word: `http`, `timeout`, `connect`."),
+                reason("Why it has failed, in a word: `exhausted` where its schedule is used up."),
             ],
             &json!({
                 "webhook": "5ceec43ce1b5b412ba9d0e73",
@@ -46,7 +46,7 @@ pub(crate) fn event_types() -> [EventType; 2] {
                 "event": "01KEZ7M2Z8Q4R6T1W9X0Y5B3CD",
                 "eventType": "order.paid",
                 "attempts": 8,
-                "reason": "http",
+                "reason": "exhausted",
             }),
         ),
     ]
