@@ -4,6 +4,7 @@ mod app; // the routes, and what every request has around it
 mod attempt_view; // an attempt as shown
 mod auth; // who asks, and whether they may
 mod catalog; // event types and triggers
+mod check_catalog; // --check-catalog
 mod deliveries; // what became of deliveries
 mod etag; // revisions, If-Match
 mod events;
@@ -30,6 +31,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    check_catalog::answer(std::env::args()); // answers --check-catalog itself
     let settings = fanfare_runtime::settings(Service::Api)?; // answers --help and --check-config itself
     let sealer = Sealer::parse(settings.secrets.keys.as_deref().unwrap_or_default())
         .map_err(|why| anyhow::anyhow!("setting FANFARE_SECRETS__KEYS: {why}"))?;

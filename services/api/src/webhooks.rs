@@ -110,7 +110,7 @@ fn judged(
         targets: &api.targets,
     };
     let webhook = judge(&rules).map_err(invalid)?;
-    catalog.check_triggers(&webhook.triggers).map_err(invalid)?;
+    catalog.check(&webhook).map_err(invalid)?;
     Ok(webhook)
 }
 

@@ -78,7 +78,9 @@ impl Index {
     pub(crate) fn matches(&self, kind: &str, parsed: &mut dyn FnMut() -> Arc<Value>) -> Vec<(WebhookId, String)> {
         let mut matches: Vec<(WebhookId, String)> = Vec::new();
         let mut event: Option<Arc<Value>> = None;
-        for candidate in self.by_type.get(kind).into_iter().flatten().chain(&self.any_type) {
+        // What stands for any type does not stand for Fanfare's own: those are asked for by name.
+        let any_type = self.any_type.iter().filter(|_| !fanfare_domain::event::is_reserved(kind));
+        for candidate in self.by_type.get(kind).into_iter().flatten().chain(any_type) {
             if matches.iter().any(|(webhook, _)| *webhook == candidate.webhook) {
                 continue;
             }
@@ -137,5 +139,44 @@ impl Indexes {
         let index = Arc::new(Index::new(config.webhooks.values().map(AsRef::as_ref), catalog));
         self.made.write().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), (config, index.clone()));
         Ok(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Which of a tenant's webhooks, each with one of these triggers, want an event of this type.
+    fn wanted_by(catalog: &str, triggers: &[&'static str], kind: &str) -> Vec<&'static str> {
+        let catalogs = Catalogs::builtin();
+        let id = |at: usize| format!("{at:024}");
+        let stored: Vec<StoredWebhook> = triggers
+            .iter()
+            .enumerate()
+            .map(|(at, trigger)| {
+                let webhook = json!({
+                    "id": id(at), "target": "https://example.com/", "method": "POST", "headers": [], "triggers": [trigger],
+                    "payload": "full", "active": true, "revision": 1, "createdAt": 1, "updatedAt": 1,
+                });
+                let webhook = serde_json::from_value(webhook).unwrap();
+                StoredWebhook { v: 1, webhook, secret: String::new(), previous: None }
+            })
+            .collect();
+        let index = Index::new(stored.iter(), catalogs.get(catalog).unwrap());
+        let matches = index.matches(kind, &mut || Arc::new(json!({ "type": kind })));
+        let wants = |at: &usize| matches.iter().any(|(webhook, _)| webhook.as_str() == id(*at));
+        (0..triggers.len()).filter(wants).map(|at| triggers[at]).collect()
+    }
+
+    #[test]
+    fn fanfares_own_events_reach_those_that_name_them_and_no_pattern() {
+        let own = "fanfare.webhook.disabled";
+        for (catalog, triggers) in
+            [("standard", ["*", own, "order.paid"]), ("ebbot", ["chat.message", own, "chat.update"])]
+        {
+            assert_eq!(wanted_by(catalog, &triggers, own), [own], "{catalog}");
+        }
+        assert_eq!(wanted_by("standard", &["*", own, "order.paid"], "order.paid"), ["*", "order.paid"]);
     }
 }

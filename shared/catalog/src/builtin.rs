@@ -2,14 +2,18 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use crate::Catalog;
 
 /// The catalogs beside this crate, by their files' names.
-const BUILTIN: [(&str, &str); 2] = [
+const BUILTIN: [(&str, &str); 6] = [
     ("standard.yaml", include_str!("../catalogs/standard.yaml")),
+    ("apirtc.yaml", include_str!("../catalogs/apirtc.yaml")),
     ("capturi.yaml", include_str!("../catalogs/capturi.yaml")),
+    ("ebbot.yaml", include_str!("../catalogs/ebbot.yaml")),
+    ("structurely.yaml", include_str!("../catalogs/structurely.yaml")),
+    ("tracebuzz.yaml", include_str!("../catalogs/tracebuzz.yaml")),
 ];
 
 /// All catalogs that a process knows.
@@ -49,13 +53,20 @@ impl Catalogs {
     }
 
     fn add(&mut self, file: &str, text: &str) -> anyhow::Result<()> {
-        let catalog = Catalog::parse(text).with_context(|| format!("catalog `{file}` is wrong"))?;
+        let wrong = || format!("catalog `{file}` is wrong");
+        let catalog = Catalog::parse(text).with_context(wrong)?;
+        self.join(catalog).map(drop).map_err(anyhow::Error::msg).with_context(wrong)
+    }
+
+    /// Adds one more; the error is why it cannot join the others.
+    pub fn join(&mut self, catalog: Catalog) -> Result<Arc<Catalog>, String> {
         let name = catalog.name().to_owned();
         if self.by_name.contains_key(&name) {
-            bail!("catalog `{file}` is wrong: there is a catalog `{name}` already");
+            return Err(format!("there is a catalog `{name}` already"));
         }
-        self.by_name.insert(name, Arc::new(catalog));
-        Ok(())
+        let catalog = Arc::new(catalog);
+        self.by_name.insert(name, catalog.clone());
+        Ok(catalog)
     }
 
     /// The catalog of this name.

@@ -7,9 +7,9 @@ use std::{
 
 use fanfare_domain::{
     DeliveryPolicy, Event, FieldError, Pattern,
-    event::{Defaults, Plain, parse_structured},
+    event::{Defaults, EventError, Plain, is_reserved, parse_structured},
     hex,
-    webhook::PayloadForm,
+    webhook::{PayloadForm, Webhook},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -17,8 +17,10 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     format::{CatalogFile, EventTypeFile, HeaderFile, RequestFile, TriggerFile, is_event_name},
+    operational,
     render::{HeaderValue, RenderError, Rendered, Request},
     schema,
+    template::Input,
 };
 
 /// A catalog, compiled.
@@ -35,12 +37,15 @@ pub struct Catalog {
     event_type_at: HashMap<String, usize>,
     trigger_at: HashMap<String, usize>,
     request: Request,
+    /// How Fanfare's own events are sent.
+    operational: Request,
     policy: DeliveryPolicy,
     secret_form: SecretForm,
     secret_header: Option<String>,
     collection: String,
     shown: Vec<String>,
     settable: Vec<String>,
+    max_headers: usize,
     test_on_save: Option<usize>,
 }
 
@@ -58,7 +63,7 @@ pub struct EventType {
     /// Events to publish and what receivers get of them.
     pub examples: Vec<Example>,
     #[serde(skip)]
-    validator: Option<Arc<jsonschema::Validator>>,
+    pub(crate) validator: Option<Arc<jsonschema::Validator>>,
 }
 
 /// An event in plain form (contract.md, Publishing events), and the bodies it becomes.
@@ -124,6 +129,8 @@ pub enum SecretForm {
 pub struct CatalogError {
     /// The line, from 1, where it can be told.
     pub line: Option<usize>,
+    /// The column in that line, from 1, where it can be told.
+    pub column: Option<usize>,
     /// The place by its keys, and why.
     pub reason: String,
 }
@@ -143,7 +150,8 @@ impl From<serde_yaml_ng::Error> for CatalogError {
     fn from(error: serde_yaml_ng::Error) -> Self {
         let text = error.to_string();
         let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason).to_owned();
-        Self { line: error.location().map(|location| location.line()), reason }
+        let (line, column) = error.location().map(|location| (location.line(), location.column())).unzip();
+        Self { line, column, reason }
     }
 }
 
@@ -151,12 +159,17 @@ impl Catalog {
     /// Compiles a catalog and tries its examples.
     pub fn parse(text: &str) -> Result<Self, CatalogError> {
         let file: CatalogFile = serde_yaml_ng::from_str(text)?;
-        let wrong = |at: &str, nth, reason: String| CatalogError { line: line_of(text, at, nth), reason };
+        let wrong_at = |key: &str, value: &str, nth, reason: String| {
+            let (line, column) = place_of(text, key, value, nth).unzip();
+            CatalogError { line, column, reason }
+        };
+        let wrong = |name: &str, nth, reason: String| wrong_at("name", name, nth, reason);
 
-        let event_types: Vec<EventType> = file.event_types.into_iter().map(event_type).collect();
+        let mut event_types: Vec<EventType> = file.event_types.into_iter().map(event_type).collect();
+        let mut triggers = named_triggers(file.triggers, &event_types, file.any_event_type);
+        event_types.extend(operational::event_types());
         let event_type_at = index(event_types.iter().map(|event_type| event_type.name.as_str()))
             .map_err(|name| wrong(name, 1, format!("event type `{name}` stands twice")))?;
-        let mut triggers = named_triggers(file.triggers, &event_types, file.any_event_type);
         index(triggers.iter().map(|trigger| trigger.name.as_str()))
             .map_err(|name| wrong(name, 1, format!("trigger `{name}` stands twice")))?;
         for event_type in &event_types {
@@ -178,7 +191,7 @@ impl Catalog {
                 Some(&at) if !event_types[at].examples.is_empty() => Some(at),
                 _ => {
                     let reason = format!("testOnSave: `{}` is no event type with an example", test.event_type);
-                    return Err(wrong(&test.event_type, 0, reason));
+                    return Err(wrong_at("eventType", &test.event_type, 0, reason));
                 }
             },
         };
@@ -194,15 +207,17 @@ impl Catalog {
             event_type_at,
             trigger_at,
             request: request(file.request),
+            operational: operational::request(),
             policy: file.policy,
             secret_form: file.secret.form,
             secret_header: file.secret.header,
             collection: file.webhooks.collection,
             shown: file.webhooks.shown,
             settable: file.webhooks.settable,
+            max_headers: file.webhooks.max_headers,
             test_on_save,
         };
-        for event_type in &catalog.event_types {
+        for event_type in catalog.event_types.iter().filter(|event_type| !is_reserved(&event_type.name)) {
             for (at, example) in event_type.examples.iter().enumerate() {
                 catalog.try_example(event_type, example).map_err(|why| {
                     wrong(&event_type.name, 0, format!("event type `{}`, example {}: {why}", event_type.name, at + 1))
@@ -214,10 +229,7 @@ impl Catalog {
 
     /// An example is an event of its type, and becomes the bodies that stand beside it.
     fn try_example(&self, event_type: &EventType, example: &Example) -> Result<(), String> {
-        let plain = Plain { id: "example", source: Some("/example") };
-        let defaults = Defaults { now_ms: 1_704_067_200_000, plain: Some(plain) };
-        let event = parse_structured(example.event.to_string().as_bytes(), &defaults)
-            .map_err(|error| format!("no event: {error:?}"))?;
+        let event = example.published()?;
         if event.kind != event_type.name {
             return Err(format!("its `type` is `{}`", event.kind));
         }
@@ -241,6 +253,11 @@ impl Catalog {
         }
     }
 
+    /// The request that a receiver gets of an example; the error says why none can be made.
+    pub fn render_example(&self, example: &Example, form: PayloadForm) -> Result<Rendered, String> {
+        self.render(example.published()?.json.get().as_bytes(), form).map_err(|error| error.to_string())
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
@@ -261,7 +278,7 @@ impl Catalog {
         &self.text
     }
 
-    /// Its event types, in the catalog's order.
+    /// Its event types, in the catalog's order, and after them Fanfare's own.
     pub fn event_types(&self) -> &[EventType] {
         &self.event_types
     }
@@ -276,7 +293,8 @@ impl Catalog {
         self.accepts_any
     }
 
-    /// All triggers it lists: named patterns, then the event types.
+    /// All triggers it lists: named patterns, then the event types. Fanfare's own events are triggered by their names
+    /// alone: no pattern, however wide, stands for them.
     pub fn triggers(&self) -> &[Trigger] {
         &self.triggers
     }
@@ -298,13 +316,15 @@ impl Catalog {
                 Some(pattern) => TriggerRule::Pattern { pattern, types: trigger.types.as_deref() },
                 None => TriggerRule::EventType(name),
             }),
-            None if self.accepts_any && is_event_name(name) => Some(TriggerRule::EventType(name)),
+            None if self.accepts_any && is_event_name(name) && !is_reserved(name) => Some(TriggerRule::EventType(name)),
             None => None,
         }
     }
 
-    /// What a webhook's triggers miss: one that `requires` another needs that one beside it. Field `triggers[n]`.
-    pub fn check_triggers(&self, triggers: &[String]) -> Result<(), Vec<FieldError>> {
+    /// What the catalog has against a webhook that has the right fields: a trigger that `requires` another without that
+    /// one beside it (field `triggers[n]`), more headers than it allows.
+    pub fn check(&self, webhook: &Webhook) -> Result<(), Vec<FieldError>> {
+        let triggers = &webhook.triggers;
         let required = |name: &String| self.trigger(name).map_or(&[][..], |trigger| trigger.requires.as_slice());
         let mut errors = Vec::new();
         for (at, name) in triggers.iter().enumerate() {
@@ -313,13 +333,19 @@ impl Catalog {
                 errors.push(FieldError::new(format!("triggers[{at}]"), why));
             }
         }
+        if webhook.headers.len() > self.max_headers {
+            errors.push(FieldError::new("headers", format!("must be at most {}", self.max_headers)));
+        }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    /// Judges an event: its type must be known, and it must be as that type's schema says. A type without a schema
-    /// costs nothing.
+    /// Judges an event that somebody publishes: its type must be known and none of Fanfare's own, and it must be as that
+    /// type's schema says. A type without a schema costs nothing.
     pub fn validate(&self, event: &Event) -> Result<(), Vec<FieldError>> {
         match self.event_type(&event.kind) {
+            _ if is_reserved(&event.kind) => {
+                Err(vec![FieldError::new("type", "types beginning `fanfare.` are reserved")])
+            }
             Some(EventType { validator: Some(validator), .. }) => schema::validate(validator, event.json.get()),
             Some(_) => Ok(()),
             None if self.accepts_any => Ok(()),
@@ -366,14 +392,35 @@ impl Catalog {
         self.secret_form
     }
 
-    /// The event to send when a webhook is saved, where the target must answer it for the save to succeed.
+    /// There where a webhook's target must answer an example of its first trigger for the save to succeed; the event to
+    /// send where that trigger has none.
     pub fn test_on_save(&self) -> Option<&Example> {
         self.test_on_save.and_then(|at| self.event_types[at].examples.first())
     }
 
-    /// The request that a receiver gets of an event (its JSON, as made by [`Event`]).
+    /// The request that a receiver gets of an event (its JSON, as made by [`Event`]). Fanfare's own events are sent as
+    /// Standard Webhooks whatever the catalog and the form.
     pub fn render(&self, event: &[u8], form: PayloadForm) -> Result<Rendered, RenderError> {
-        self.request.render(event, form)
+        let event = Input::read(event)?;
+        if event.text("type").is_some_and(|kind| is_reserved(&kind)) {
+            return self.operational.render(&event, PayloadForm::Full);
+        }
+        self.request.render(&event, form)
+    }
+}
+
+impl Example {
+    /// The event as it would have been published at the beginning of 2024, where it says no other time.
+    fn published(&self) -> Result<Event, String> {
+        let plain = Plain { id: "example", source: Some("/example") };
+        let defaults = Defaults { now_ms: 1_704_067_200_000, plain: Some(plain) };
+        parse_structured(self.event.to_string().as_bytes(), &defaults).map_err(|error| match error {
+            EventError::NotJson(why) => format!("no event: {why}"),
+            EventError::Invalid(errors) => {
+                let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                format!("no event: {}", errors.join(", "))
+            }
+        })
     }
 }
 
@@ -455,9 +502,16 @@ fn index<'a>(names: impl Iterator<Item = &'a str>) -> Result<HashMap<String, usi
     Ok(index)
 }
 
-/// The line of the `nth` (from 0) place where a value stands behind a key, for what is found only in the whole.
-fn line_of(text: &str, value: &str, nth: usize) -> Option<usize> {
-    let stands_here =
-        |line: &str| line.split_once(": ").is_some_and(|(_, rest)| rest.trim().trim_matches(['"', '\'']) == value);
-    text.lines().enumerate().filter(|(_, line)| stands_here(line)).nth(nth).map(|(at, _)| at + 1)
+/// Line and column of the `nth` (from 0) place where a value stands behind a key, for what is found only in the whole.
+fn place_of(text: &str, key: &str, value: &str, nth: usize) -> Option<(usize, usize)> {
+    let forms = ["", "\"", "'"].map(|quote| format!("{key}: {quote}{value}{quote}"));
+    let stands_here = |line: &str, form: &String| {
+        let (before, after) = line.split_once(form)?;
+        let begins = before.chars().next_back().is_none_or(|c| matches!(c, ' ' | '{'));
+        let ends = after.chars().next().is_none_or(|c| matches!(c, ' ' | ',' | '}'));
+        (begins && ends).then(|| before.chars().count() + key.len() + 3)
+    };
+    let column = |line| forms.iter().find_map(|form| stands_here(line, form));
+    let mut places = text.lines().enumerate().filter_map(|(at, line)| Some((at + 1, column(line)?)));
+    places.nth(nth)
 }

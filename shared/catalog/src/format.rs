@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
-use fanfare_domain::{DeliveryPolicy, Pattern, Span, webhook, webhook::PayloadForm};
+use fanfare_domain::{DeliveryPolicy, Pattern, Span, event::is_reserved, webhook, webhook::PayloadForm};
 use serde::{
     Deserialize, Deserializer,
     de::{self, IntoDeserializer, MapAccess, SeqAccess, Visitor, value},
@@ -18,7 +18,8 @@ use crate::{SecretForm, render::is_header_value, schema, template::Template};
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct CatalogFile {
-    /// The version of this format; there is one so far.
+    /// The version of this format; there is one so far. What an older Fanfare would refuse by name, a key that may be left
+    /// out, joins a version; the number rises when what could be written before means something else.
     #[serde(deserialize_with = "format_version")]
     #[expect(dead_code, reason = "it is there to be checked")]
     pub(crate) format: u64,
@@ -40,7 +41,8 @@ pub(crate) struct CatalogFile {
     pub(crate) secret: SecretFile,
     #[serde(default)]
     pub(crate) webhooks: WebhooksFile,
-    /// Saving a webhook sends this type's first example, and what is no success refuses the save.
+    /// Saving a webhook sends an example of its first trigger, or where there is none this type's first, and what is no
+    /// success refuses the save.
     pub(crate) test_on_save: Option<TestOnSaveFile>,
 }
 
@@ -191,6 +193,9 @@ pub(crate) struct WebhooksFile {
     /// The fields that tenants set.
     #[serde(deserialize_with = "settable")]
     pub(crate) settable: Vec<String>,
+    /// How many headers of its own a webhook may have.
+    #[serde(deserialize_with = "max_headers")]
+    pub(crate) max_headers: usize,
 }
 
 /// A webhook's fields in the contract's order (contract.md, Management API).
@@ -224,6 +229,7 @@ impl Default for WebhooksFile {
             collection: "webhooks".into(),
             shown: ALL_FIELDS.map(str::to_owned).to_vec(),
             settable: settable.map(|&field| field.to_owned()).collect(),
+            max_headers: webhook::MAX_HEADERS,
         }
     }
 }
@@ -252,7 +258,7 @@ fn event_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     checked(from, |name: String| {
         if !is_event_name(&name) {
             Err("a name is 1 to 255 bytes without blanks and control characters".into())
-        } else if name.starts_with("fanfare.") {
+        } else if is_reserved(&name) {
             Err("names beginning `fanfare.` are reserved".into())
         } else {
             Ok(name)
@@ -366,6 +372,13 @@ fn settable<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error>
     })
 }
 
+fn max_headers<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    checked(from, |most: usize| {
+        let most_ever = webhook::MAX_HEADERS;
+        if (1..=most_ever).contains(&most) { Ok(most) } else { Err(format!("`maxHeaders` is 1 to {most_ever}")) }
+    })
+}
+
 fn fields_of(fields: &[String], known: &[&str]) -> Result<(), String> {
     for (at, field) in fields.iter().enumerate() {
         if !known.contains(&field.as_str()) {
@@ -442,11 +455,11 @@ where
     }
 }
 
-fn json_content_type() -> String {
+pub(crate) fn json_content_type() -> String {
     "application/json".into()
 }
 
-fn our_user_agent() -> String {
+pub(crate) fn our_user_agent() -> String {
     concat!("Fanfare/", env!("CARGO_PKG_VERSION")).into()
 }
 

@@ -8,6 +8,7 @@ mod format; // its file
 mod functions; // what a program can call beside jq's own functions
 mod json; // JSON as templates read and write it
 mod language; // what a program may say
+mod operational; // what Fanfare itself tells tenants
 mod program; // a jq program, compiled
 mod render; // an event becomes a request
 mod schema; // an event judged by JSON Schema

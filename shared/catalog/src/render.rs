@@ -63,18 +63,17 @@ pub(crate) enum HeaderValue {
 
 impl Request {
     /// Makes the request of an event in CloudEvents' JSON format, with a `time`.
-    pub(crate) fn render(&self, event: &[u8], form: PayloadForm) -> Result<Rendered, RenderError> {
+    pub(crate) fn render(&self, event: &Input<'_>, form: PayloadForm) -> Result<Rendered, RenderError> {
         let template = self.body.get(&form).ok_or(RenderError::NoSuchForm)?;
-        let event = Input::read(event)?;
         let mut body = Vec::with_capacity(event.bytes() + 128);
-        template.render(&event, &mut body, BASE_BODY_BYTES + BODY_PER_EVENT * event.bytes())?;
+        template.render(event, &mut body, BASE_BODY_BYTES + BODY_PER_EVENT * event.bytes())?;
 
         let mut headers = Vec::with_capacity(self.headers.len() + 1);
         headers.push(("user-agent".to_owned(), self.user_agent.clone()));
         for (name, value) in &self.headers {
             let value = match value {
                 HeaderValue::Constant(value) => Some(value.clone()),
-                HeaderValue::Template(template) => header_text(template, &event).map_err(|error| match error {
+                HeaderValue::Template(template) => header_text(template, event).map_err(|error| match error {
                     RenderError::Template(why) => RenderError::Template(format!("header `{name}`: {why}")),
                     other => other,
                 })?,
@@ -118,7 +117,7 @@ mod tests {
             headers: vec![("x-made".into(), HeaderValue::Template(Template::compile(header).unwrap()))],
             body: BTreeMap::from([(PayloadForm::Full, Template::compile(".").unwrap())]),
         };
-        request.render(event.as_bytes(), PayloadForm::Full).map(|rendered| rendered.headers)
+        request.render(&Input::read(event.as_bytes())?, PayloadForm::Full).map(|rendered| rendered.headers)
     }
 
     #[test]
@@ -155,12 +154,12 @@ mod tests {
             body: BTreeMap::from([(PayloadForm::Full, Template::compile(template).unwrap())]),
         };
         let event = format!(r#"{{"data":"{}"}}"#, "x".repeat(100_000));
-        let bytes =
-            |template: &str| request(template).render(event.as_bytes(), PayloadForm::Full).map(|it| it.body.len());
+        let input = Input::read(event.as_bytes()).unwrap();
+        let bytes = |template: &str| request(template).render(&input, PayloadForm::Full).map(|it| it.body.len());
         assert_eq!(bytes("{a: .data, b: .data, c: .data, d: .data}"), Ok(400_029));
         let most = BASE_BODY_BYTES + BODY_PER_EVENT * event.len();
         assert_eq!(bytes("{a: .data, b: .data, c: .data, d: .data, e: .data}"), Err(RenderError::TooLarge(most)));
         assert_eq!(bytes(".data | [., ., ., ., .]"), Err(RenderError::TooLarge(most)));
-        assert_eq!(request(".").render(b"{}", PayloadForm::Identity), Err(RenderError::NoSuchForm));
+        assert_eq!(request(".").render(&input, PayloadForm::Identity), Err(RenderError::NoSuchForm));
     }
 }

@@ -67,7 +67,7 @@ impl<'a> Input<'a> {
     }
 
     /// A member that is a string.
-    fn text(&self, name: &str) -> Option<Cow<'a, str>> {
+    pub(crate) fn text(&self, name: &str) -> Option<Cow<'a, str>> {
         let json = self.member(name);
         match json.strip_prefix('"')?.strip_suffix('"')? {
             plain if !plain.contains('\\') => Some(Cow::Borrowed(plain)),

@@ -163,7 +163,8 @@ pub const RESERVED_HEADERS: [&str; 14] = [
     "upgrade",
 ];
 
-const MAX_HEADERS: usize = 32;
+/// The most headers of its own that a webhook may have.
+pub const MAX_HEADERS: usize = 32;
 const MAX_TRIGGERS: usize = 100;
 const MAX_RETRIES: usize = 20;
 const MAX_RETRY: Span = Span::secs(7 * 86_400);

@@ -548,8 +548,12 @@ fn help_rows() -> Vec<(&'static str, &'static str, &'static str)> {
 fn help(service: Service) -> String {
     let defaults: Dict = Figment::from(Serialized::defaults(Settings::default())).extract().unwrap_or_default();
     let name = service.name();
+    let checks = match service {
+        Service::Api => "--check-config | --check-catalog FILE",
+        _ => "--check-config",
+    };
     let mut text = format!(
-        "fanfare-{name}: one of Fanfare's five services.\n\nUsage: fanfare-{name} [--check-config | --help | --version]\n\n\
+        "fanfare-{name}: one of Fanfare's five services.\n\nUsage: fanfare-{name} [{checks} | --help | --version]\n\n\
          Settings come from the environment, over the TOML file that FANFARE_CONFIG names, over these defaults:\n\n"
     );
     for (section, key, help) in help_rows() {

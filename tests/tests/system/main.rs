@@ -8,6 +8,7 @@ mod crashes; // each service stopped dead at each step
 mod delivery; // an event reaches its receiver
 mod input; // what bad input gets
 mod languages; // publishers and receivers in Python
+mod products; // the five products, request by request
 mod records; // the one form of a delivery's record
 mod retries; // failures come back
 mod waits; // delays live in the broker

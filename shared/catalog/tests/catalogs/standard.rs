@@ -43,7 +43,8 @@ fn its_requests_are_fanfares_own() {
 fn any_type_is_a_trigger_and_a_listed_type_has_no_schema() {
     let standard = catalog("standard");
     assert!(standard.accepts_any());
-    assert!(standard.event_types().iter().all(|event_type| event_type.schema.is_none()));
+    let own = event_types(&standard);
+    assert!(own.iter().all(|name| standard.event_type(name).is_some_and(|event_type| event_type.schema.is_none())));
     for (name, known) in [
         ("order.paid", true),
         ("anything:at/all", true),
