@@ -16,7 +16,9 @@ use fanfare_domain::{
     next_step, outcome,
 };
 use fanfare_runtime::{fail_point, now_ms};
-use fanfare_store::{AttemptEntry, Attempted, Claim, ClaimRequest, Deliveries, Recorded, Verdict, surely};
+use fanfare_store::{
+    AttemptEntry, Attempted, Claim, ClaimRequest, Deliveries, Recorded, StoreError, Verdict, while_away,
+};
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
@@ -134,7 +136,10 @@ impl Dispatch {
             token: &token,
         };
         let asked_at = Instant::now();
-        let claim = surely("claiming a delivery", || self.records.claim(&request)).await;
+        let claim = match while_away("claiming a delivery", || self.records.claim(&request)).await {
+            Ok(claim) => claim,
+            Err(error) => return stuck(event, &id, &error),
+        };
         fail_point("dispatcher.claimed");
         self.metrics.claimed(label(&claim));
         match claim {
@@ -168,7 +173,11 @@ impl Dispatch {
     ) -> Left {
         let payload = match self.payload(event, item, claimed, webhook, rendered).await {
             Ok(payload) => payload,
-            Err(why) => {
+            Err(Unrendered::Unread(error)) => {
+                let _ = stuck(event, &claimed.id, &error);
+                return self.undo(event, item, claimed, NOT_READY).await;
+            }
+            Err(Unrendered::Wrong(why)) => {
                 let entry = AttemptEntry { error: Some(why), ..entry_without_request(webhook) };
                 let made = Made { answer: Answer::None(Failure::Template), entry, took: Duration::ZERO };
                 return self.record(event, item, claimed, webhook, made).await;
@@ -232,7 +241,11 @@ impl Dispatch {
             verdict: &verdict,
             entry,
         };
-        let recorded = surely("recording an attempt", || self.records.complete(&attempted)).await;
+        let recorded = match while_away("recording an attempt", || self.records.complete(&attempted)).await {
+            Ok(recorded) => recorded,
+            // Made, and perhaps made again once its tenant is back: at least once.
+            Err(error) => return stuck(event, &claimed.id, &error),
+        };
         fail_point("dispatcher.recorded");
         if recorded == Recorded::Late && step != NextStep::Done {
             // The claim had passed to another, or Redis did record it and its answer was lost: the next claim tells which.
@@ -264,7 +277,7 @@ impl Dispatch {
         claimed: &Claimed,
         webhook: &InForce,
         rendered: &Rendered,
-    ) -> Result<Arc<Payload>, String> {
+    ) -> Result<Arc<Payload>, Unrendered> {
         let known = |rendered: &Rendered| {
             let payloads = rendered.payloads.lock().unwrap_or_else(PoisonError::into_inner);
             payloads.iter().find(|(shape, _)| *shape == item.shape).map(|(_, payload)| payload.clone())
@@ -275,9 +288,9 @@ impl Dispatch {
         let payload = match &event.event {
             Some(json) => self.webhooks.render(webhook, &item.shape, json.get().as_bytes())?,
             None => {
-                let stored =
-                    surely("reading a large event", || self.records.event_body(&event.tenant, &claimed.id)).await;
-                let stored = stored.ok_or("the event's body is no longer in Redis")?;
+                let read = || self.records.event_body(&event.tenant, &claimed.id);
+                let stored = while_away("reading a large event", read).await.map_err(Unrendered::Unread)?;
+                let stored = stored.ok_or("the event's body is no longer in Redis".to_owned())?;
                 self.webhooks.render(webhook, &item.shape, &stored)?
             }
         };
@@ -307,8 +320,10 @@ impl Dispatch {
             verdict: &Verdict::Undone,
             entry: String::new(),
         };
-        surely("giving a claim back", || self.records.complete(&attempted)).await;
-        Left::Wait(wait)
+        match while_away("giving a claim back", || self.records.complete(&attempted)).await {
+            Ok(_) => Left::Wait(wait),
+            Err(error) => stuck(event, &claimed.id, &error), // its lease ends by itself
+        }
     }
 
     /// What follows for the webhook from a failure that was recorded with this reason.
@@ -329,6 +344,26 @@ impl Dispatch {
         };
         self.bus.publisher().publish_surely(route, &event.with(vec![DeliveryItem { waiting, ..item.clone() }])).await;
     }
+}
+
+/// Why there is no body to send.
+enum Unrendered {
+    /// The catalog makes none of this event: an attempt that failed.
+    Wrong(String),
+    /// The event cannot be read at present: no attempt at all.
+    Unread(StoreError),
+}
+
+impl From<String> for Unrendered {
+    fn from(why: String) -> Self {
+        Self::Wrong(why)
+    }
+}
+
+/// A delivery that Redis lets nobody decide on leaves for a tier: an operator has something to mend, and others their turn.
+fn stuck(event: &EventItem, id: &DeliveryId, error: &StoreError) -> Left {
+    tracing::error!(tenant = %event.tenant, delivery = %id, %error, "a delivery waits until this is mended");
+    Left::Wait(NOT_READY)
 }
 
 /// A delivery under our claim.

@@ -112,13 +112,28 @@ pub(crate) struct Indexes {
 pub(crate) enum IndexError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the tenant's catalog `{0}` is not loaded here")]
+    #[error(
+        "the tenant's catalog `{0}` is not loaded here: put its file into FANFARE_CATALOGS__PATH of every service, and \
+         start them again"
+    )]
     NoCatalog(String),
+}
+
+impl IndexError {
+    /// Whether it is one tenant's alone: then its events must not keep others waiting.
+    pub(crate) fn is_the_tenants(&self) -> bool {
+        !matches!(self, Self::Store(StoreError::Away(_)))
+    }
 }
 
 impl Indexes {
     pub(crate) fn new(configuration: Configuration, catalogs: Catalogs) -> Self {
         Self { configuration, catalogs, made: RwLock::default() }
+    }
+
+    /// Whether Redis has lost what we knew, of all tenants.
+    pub(crate) fn all_is_lost(&self) -> bool {
+        *self.configuration.lost().borrow()
     }
 
     /// The index of a tenant's webhooks, no older than configuration `version`; an empty one where the tenant was deleted.

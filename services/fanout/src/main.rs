@@ -2,6 +2,7 @@
 mod events; // from an event to its deliveries
 mod index; // a tenant's webhooks by event type, in memory
 mod metrics; // what is counted
+mod stuck; // tenants whose events cannot be matched at present
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ async fn main() -> anyhow::Result<()> {
     tasks.watch("redis", configuration.lost(), |lost| !lost);
     let fanout = Arc::new(events::Fanout {
         indexes: index::Indexes::new(configuration, catalogs),
+        stuck: stuck::Stuck::default(),
         events: Events::new(&redis, settings.ingest.dedup_window, settings.log.retention),
         bus: bus.clone(),
         metrics: metrics::Metrics::register(tasks.registry())?,

@@ -16,6 +16,6 @@ pub use config::{
 pub use deliveries::{Attempted, Claim, ClaimRequest, Deliveries, Recorded, Verdict};
 pub use events::{Acceptance, Events, Matching};
 pub use log::{AttemptEntry, DeliveryDetail, DeliveryFilter, DeliveryView, EventView, HotLog, Log, Page, State};
-pub use redis_link::{Redis, RedisSettings, StoreError, surely};
+pub use redis_link::{Redis, RedisSettings, StoreError, surely, while_away};
 pub use seal::{SealError, Sealer};
 pub use tenants::{Acted, Saved, Tenants};

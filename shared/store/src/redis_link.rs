@@ -67,6 +67,21 @@ pub async fn surely<T, F: Future<Output = Result<T, StoreError>>>(what: &str, as
     }
 }
 
+/// Asks again while Redis is away, and only then. An error means that it is there and that asking on is of no use: it has
+/// lost the tenant, or holds what nobody here understands. What is at work has to leave then, so that others get their turn.
+pub async fn while_away<T, F: Future<Output = Result<T, StoreError>>>(
+    what: &str,
+    ask: impl Fn() -> F,
+) -> Result<T, StoreError> {
+    surely(what, || async {
+        match ask().await {
+            Err(error @ StoreError::Away(_)) => Err(error),
+            answer => Ok(answer),
+        }
+    })
+    .await
+}
+
 /// Redis, to one process. Connections are made again when they break.
 #[derive(Clone)]
 pub struct Redis {

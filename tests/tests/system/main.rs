@@ -8,6 +8,7 @@ mod crashes; // each service stopped dead at each step
 mod delivery; // an event reaches its receiver
 mod input; // what bad input gets
 mod languages; // publishers and receivers in Python
+mod resilience; // what goes wrong with one stays there
 mod retries; // failures come back
 mod waits; // delays live in the broker
 mod webhooks; // a change is in force at once
