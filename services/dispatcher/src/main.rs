@@ -38,6 +38,7 @@ async fn main() -> anyhow::Result<()> {
     };
     tasks.watch("amqp", bus.link(), |link| *link != fanfare_bus::Link::Away);
     tasks.watch("redis", configuration.lost(), |lost| !lost);
+    tasks.watch_unreadable(configuration.unreadable())?;
     let limits = &settings.dispatcher;
     let timeout = limits.timeout.0;
     let dispatch = Arc::new(deliveries::Dispatch {

@@ -43,6 +43,8 @@ impl InForce {
 pub(crate) enum NotReady {
     #[error("the webhook is gone")]
     Gone,
+    #[error("the stored webhook cannot be read: mend it in Redis, or run a version that reads it")]
+    Unreadable,
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -86,6 +88,9 @@ impl Webhooks {
             config = self.configuration.now(tenant).await?;
         }
         let config = config.ok_or(NotReady::Gone)?;
+        if config.unreadable.iter().any(|unreadable| unreadable == id.as_str()) {
+            return Err(NotReady::Unreadable);
+        }
         if let Some(ready) = self.ready.read().unwrap_or_else(PoisonError::into_inner).get(id)
             && Arc::ptr_eq(&ready.config, &config)
         {

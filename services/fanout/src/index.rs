@@ -117,6 +117,8 @@ pub(crate) enum IndexError {
          start them again"
     )]
     NoCatalog(String),
+    #[error("the stored webhooks {0:?} cannot be read: mend them in Redis, or run a version that reads them")]
+    Unreadable(Vec<String>),
 }
 
 impl IndexError {
@@ -142,6 +144,9 @@ impl Indexes {
             self.made.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
             return Ok(Arc::default());
         };
+        if !config.unreadable.is_empty() {
+            return Err(IndexError::Unreadable(config.unreadable.clone()));
+        }
         if let Some((of, index)) = self.made.read().unwrap_or_else(PoisonError::into_inner).get(tenant)
             && Arc::ptr_eq(of, &config)
         {

@@ -31,6 +31,7 @@ async fn main() -> anyhow::Result<()> {
     };
     tasks.watch("amqp", bus.link(), |link| *link != fanfare_bus::Link::Away);
     tasks.watch("redis", configuration.lost(), |lost| !lost);
+    tasks.watch_unreadable(configuration.unreadable())?;
     let fanout = Arc::new(events::Fanout {
         indexes: index::Indexes::new(configuration, catalogs),
         stuck: stuck::Stuck::default(),

@@ -117,10 +117,7 @@ async fn accept(intake: &Arc<Intake>, tenant: &TenantId, event: &Event) -> Resul
     if *intake.configuration.lost().borrow() {
         return Err(Refused::Unavailable(fanfare_store::StoreError::Lost.to_string()));
     }
-    let known = match intake.configuration.tenant(tenant) {
-        Some(known) => Some(known),
-        None => intake.configuration.now(tenant).await.map_err(|error| crate::accept::away(&error))?,
-    };
+    let known = intake.configuration.followed(tenant).await.map_err(|error| crate::accept::away(&error))?;
     let known = known.ok_or_else(|| Refused::invalid("tenant", "there is no such tenant"))?;
     intake.accept(&known, event, "amqp").await
 }

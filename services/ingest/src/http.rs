@@ -182,10 +182,7 @@ async fn tenant_of(intake: &Intake, grant: &Grant, event: &Event) -> Result<Arc<
             named.parse::<TenantId>().map_err(|error| Refused::invalid("tenant", &error.to_string()))?
         }
     };
-    let known = match intake.configuration.tenant(&id) {
-        Some(known) => Some(known),
-        None => intake.configuration.now(&id).await.map_err(|error| crate::accept::away(&error))?,
-    };
+    let known = intake.configuration.followed(&id).await.map_err(|error| crate::accept::away(&error))?;
     known.ok_or_else(|| Refused::invalid("tenant", "there is no such tenant"))
 }
 

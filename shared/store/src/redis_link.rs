@@ -49,6 +49,7 @@ impl From<RedisError> for StoreError {
             Some("WRONGTYPE") => Self::Odd(text),
             Some("ERR") => Self::Odd(text),
             _ if text.contains("LOST") => Self::Lost,
+            _ if text.contains("WRONGTYPE") => Self::Odd(text), // within a transaction
             _ => Self::Away(text),
         }
     }

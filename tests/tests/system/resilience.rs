@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use fanfare_local::{Instance, Receiver, Settings};
+use fanfare_local::{Instance, Receiver, Service, Settings};
 use serde_json::json;
 
 use crate::fanfare::{Fanfare, PATIENCE, Tenant, order, requests, story};
@@ -131,5 +131,101 @@ fn deliveries_that_redis_lets_nobody_decide_on_hold_up_nobody_elses() {
         fanfare.balance().await?;
         assert_eq!((to_acme.count(), to_garbled.count(), to_other.count()), (20, 4, 5));
         Ok(())
+    });
+}
+
+#[test]
+fn what_cannot_be_read_of_one_tenant_stops_no_start_and_no_other_tenant() {
+    story(async {
+        let mut fanfare = Fanfare::start().await?;
+        let (acme, broken, odd) =
+            (fanfare.tenant("acme").await?, fanfare.tenant("broken").await?, fanfare.tenant("odd").await?);
+        let other = fanfare.tenant("other").await?;
+        let (to_acme, to_broken, to_other) =
+            (Receiver::start().await?, Receiver::start().await?, Receiver::start().await?);
+        acme.webhook(&to_acme, "order.paid").await?;
+        let webhook = acme.webhook(&to_acme, "order.paid").await?.id;
+        broken.webhook(&to_broken, "order.paid").await?;
+        odd.webhook(&to_broken, "order.paid").await?;
+        other.webhook(&to_other, "order.paid").await?;
+        let mut redis = fanfare.redis_connection().await?;
+        let good: String = redis::cmd("HGET").arg("f:{acme}:w").arg(&webhook).query_async(&mut redis).await?;
+        let tenant: String = redis::cmd("GET").arg("f:{broken}:t").query_async(&mut redis).await?;
+        let mut garble = redis::pipe();
+        garble.cmd("HSET").arg("f:{acme}:w").arg(&webhook).arg(r#"{"v":9,"webhook":"t0p-s3cret"}"#);
+        garble.cmd("SET").arg("f:{broken}:t").arg("t0p-s3cret").cmd("RENAME").arg("f:{odd}:w").arg("f:{odd}:kept");
+        garble.cmd("SET").arg("f:{odd}:w").arg("no hash").query_async::<()>(&mut redis).await?;
+        for service in Service::ALL {
+            fanfare.services.get_mut(service).start_again().await?;
+        }
+        other.client.publish(&order("order.paid", 1)).await?;
+        requests(&to_other, 1).await?;
+        acme.client.publish(&order("order.paid", 1)).await?;
+        for tenant in [&broken, &odd] {
+            let refused = tenant.client.offer(&order("order.paid", 1)).await?;
+            assert_eq!(refused.status, 503, "not as if there were no such tenant: {refused:?}");
+        }
+        metric_reaches(&fanfare.services.fanout, "fanfare_events_put_off_total", 1.0).await?;
+        assert_eq!((to_acme.count(), to_broken.count()), (0, 0));
+        for service in Service::ALL {
+            let instance = fanfare.services.get(service);
+            metric_reaches(instance, "fanfare_configuration_unreadable", 3.0).await?;
+            let log = instance.process().log_tail(1_000);
+            let named = |part: &str| assert!(log.contains(part), "{part} in {}'s log", service.name());
+            [webhook.as_str(), "f:{acme}:w", "f:{broken}:t", "f:{odd}"].into_iter().for_each(named);
+            assert!(!log.contains("s3cret"), "never what is stored");
+        }
+        // Mended by hand, which tells nobody.
+        let mut mend = redis::pipe();
+        mend.cmd("HSET").arg("f:{acme}:w").arg(&webhook).arg(good).cmd("SET").arg("f:{broken}:t").arg(tenant);
+        mend.cmd("RENAME").arg("f:{odd}:kept").arg("f:{odd}:w").query_async::<()>(&mut redis).await?;
+        requests(&to_acme, 2).await?;
+        for tenant in [&broken, &odd] {
+            let deadline = Instant::now() + PATIENCE;
+            while tenant.client.offer(&order("order.paid", 2)).await?.status != 202 {
+                ensure!(Instant::now() < deadline, "a mended tenant's events are accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        requests(&to_broken, 2).await?;
+        fanfare.balance().await
+    });
+}
+
+/// How often Redis has been asked for this so far.
+async fn calls_of(redis: &mut redis::aio::MultiplexedConnection, command: &str) -> Result<u64> {
+    let info: String = redis::cmd("INFO").arg("commandstats").query_async(redis).await?;
+    let line = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+    Ok(line.and_then(|rest| rest.split(',').next()?.parse().ok()).unwrap_or(0))
+}
+
+#[test]
+fn wrong_keys_cost_next_to_nothing_and_a_key_made_among_them_opens_at_once() {
+    story(async {
+        let mut fanfare = Fanfare::start().await?;
+        let acme = fanfare.tenant("acme").await?;
+        let receiver = Receiver::start().await?;
+        acme.webhook(&receiver, "order.paid").await?;
+        let mut redis = fanfare.redis_connection().await?;
+        let before = (calls_of(&mut redis, "hgetall").await?, calls_of(&mut redis, "xrevrange").await?);
+        for round in 0..10 {
+            let wrong = (0..50).map(|number| {
+                let tenant = if number % 2 == 0 { "acme".to_owned() } else { format!("nobody-{number}") };
+                let client = acme.client.with_token(&format!("ffk_{tenant}_{round}_{number}"));
+                async move { client.offer(&order("order.paid", number)).await }
+            });
+            let (answers, made) =
+                tokio::join!(futures::future::join_all(wrong), fanfare.operator.create_key("acme", None));
+            for answer in answers {
+                assert_eq!(answer?.status, 401);
+            }
+            acme.client.with_token(&made?).publish(&order("order.paid", round)).await?;
+        }
+        let after = (calls_of(&mut redis, "hgetall").await?, calls_of(&mut redis, "xrevrange").await?);
+        // Each of the ten keys has all five services read webhooks and keys; 500 wrong ones add a question now and then.
+        assert!(after.0 - before.0 <= 2 * (2 * 5 * 10), "{before:?} {after:?}");
+        assert!(after.1 - before.1 <= 100, "{before:?} {after:?}");
+        requests(&receiver, 10).await?;
+        fanfare.balance().await
     });
 }
