@@ -78,7 +78,7 @@ impl Tenants {
         Self { redis: redis.clone(), configuration: configuration.clone(), scripts: std::sync::Arc::new(scripts) }
     }
 
-    /// Makes a tenant; `Stale` where there is one of that id.
+    /// Makes a tenant; `Stale` where there is one of that id, or was: another's log would be its own.
     pub async fn create(&self, tenant: &Tenant) -> Result<Saved, StoreError> {
         // A Redis that came back empty must not get a mark of its own: it would pass for the one we knew.
         if let Some(known) = self.configuration.tenants().first() {
