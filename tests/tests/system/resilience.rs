@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use fanfare_local::{Instance, Receiver, Service, Settings};
+use fanfare_local::{Instance, Publisher, Receiver, Service, Settings};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::fanfare::{Fanfare, PATIENCE, Tenant, order, requests, story};
 
@@ -226,6 +227,123 @@ fn wrong_keys_cost_next_to_nothing_and_a_key_made_among_them_opens_at_once() {
         assert!(after.0 - before.0 <= 2 * (2 * 5 * 10), "{before:?} {after:?}");
         assert!(after.1 - before.1 <= 100, "{before:?} {after:?}");
         requests(&receiver, 10).await?;
+        fanfare.balance().await
+    });
+}
+
+#[test]
+fn a_deleted_tenants_id_and_with_it_its_log_pass_to_nobody() {
+    story(async {
+        let mut fanfare = Fanfare::start().await?;
+        let acme = fanfare.tenant("acme").await?;
+        let receiver = Receiver::start().await?;
+        acme.webhook(&receiver, "order.paid").await?;
+        acme.client.publish(&order("order.paid", 1)).await?;
+        requests(&receiver, 1).await?;
+        fanfare.operator.delete("/v1/tenants/acme").await?;
+        let again = fanfare.operator.ask("POST", "/v1/tenants", Some(&json!({ "id": "acme" }))).await?;
+        assert_eq!(again.status, 409, "{again:?}");
+        assert_eq!(acme.client.ask("GET", "/v1/deliveries", None).await?.status, 401);
+        fanfare.balance().await
+    });
+}
+
+/// Begins a publish on a connection of its own: so much is announced, and sent in pieces, one a second.
+async fn slow_publish(tenant: &Tenant, ingest: &str, piece_bytes: usize, pieces: usize) -> Result<String> {
+    let mut connection = tokio::net::TcpStream::connect(ingest.trim_start_matches("http://")).await?;
+    let head = format!(
+        "POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: 262144\r\n\r\n",
+        tenant.client.token()
+    );
+    connection.write_all(head.as_bytes()).await?;
+    for _ in 0..pieces {
+        if connection.write_all(&vec![b' '; piece_bytes]).await.is_err() {
+            break; // answered already
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let mut answer = vec![0; 64];
+    let read = connection.read(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer[..read]).into_owned())
+}
+
+#[test]
+fn slow_bodies_leave_room_for_others_and_get_a_408() {
+    story(async {
+        let mut fanfare = Fanfare::start().await?;
+        let acme = fanfare.tenant("acme").await?;
+        let receiver = Receiver::start().await?;
+        acme.webhook(&receiver, "order.paid").await?;
+        let ingest = fanfare.services.ingest.url()?;
+        // Together they announce more than ingest holds at once, and come so slowly that they take as long as they may.
+        let answered = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let slow: Vec<_> = (0..300)
+            .map(|_| {
+                let (acme, ingest, answered) = (acme.clone(), ingest.clone(), answered.clone());
+                tokio::spawn(async move {
+                    let answer = slow_publish(&acme, &ingest, 4_096, 45).await;
+                    answered.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    answer
+                })
+            })
+            .collect();
+        metric_reaches(&fanfare.services.ingest, "fanfare_ingest_bodies_bytes", 300.0 * 4_096.0).await?;
+        acme.client.publish(&order("order.paid", 1)).await?;
+        assert_eq!(answered.load(std::sync::atomic::Ordering::SeqCst), 0, "no slow one had to end for it");
+        let stalled = slow_publish(&acme, &ingest, 10, 1).await?;
+        assert!(stalled.starts_with("HTTP/1.1 408"), "{stalled}");
+        for slow in slow {
+            let answer = slow.await??;
+            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+        }
+        assert!(
+            fanfare
+                .services
+                .ingest
+                .metrics()
+                .await?
+                .contains(r#"fanfare_events_rejected_total{reason="too_slow"} 301"#)
+        );
+        requests(&receiver, 1).await?;
+        fanfare.balance().await
+    });
+}
+
+/// Bounds the queue of rejected messages lower than its own bound.
+async fn limit_rejected(fanfare: &Fanfare, bytes: u32) -> Result<()> {
+    let definition = json!({ "max-length-bytes": bytes }).to_string();
+    let policy =
+        ["set_policy", "--vhost", &fanfare.vhost, "--apply-to", "queues", "small", "^fanfare.rejected$", &definition];
+    crate::fanfare::broker().await?.ctl(&policy).await.map(drop)
+}
+
+#[test]
+fn a_full_queue_of_rejected_messages_holds_up_no_event() {
+    story(async {
+        let mut fanfare = Fanfare::start().await?;
+        let acme = fanfare.tenant("acme").await?;
+        let receiver = Receiver::start().await?;
+        acme.webhook(&receiver, "order.paid").await?;
+        limit_rejected(&fanfare, 1_000).await?;
+        let publisher = Publisher::connect(&fanfare.amqp_url).await?;
+        // More than ingest takes at a time.
+        for _ in 0..1_200 {
+            let structured = lapin::BasicProperties::default().with_content_type("application/cloudevents+json".into());
+            publisher.send("acme.order.paid", b"{ no json", structured).await?;
+        }
+        publisher.publish("acme", &order("order.paid", 1)).await?;
+        requests(&receiver, 1).await?;
+        metric_reaches(&fanfare.services.ingest, "fanfare_rejects_dropped_total", 1_000.0).await?;
+        assert!(fanfare.services.ingest.metric("fanfare_rejects_waiting").await? <= 64.0);
+        let log = fanfare.services.ingest.process().log_tail(1_000);
+        assert!(log.contains("the queue of rejected messages is full"), "{log}");
+        // Room again, and those that waited are kept.
+        limit_rejected(&fanfare, 1_000_000).await?;
+        let deadline = Instant::now() + PATIENCE;
+        while fanfare.services.ingest.metric("fanfare_rejects_waiting").await? > 0.0 {
+            ensure!(Instant::now() < deadline, "what waited for room is kept once there is some");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         fanfare.balance().await
     });
 }
