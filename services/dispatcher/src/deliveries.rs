@@ -26,6 +26,7 @@ use crate::{
     LEASE_MARGIN,
     metrics::Metrics,
     send::{Made, Meta, Payload, Sender},
+    shapes::{NoCatalog, Shapes, render},
     slots::Slots,
     webhooks::{InForce, NotReady, Webhooks},
 };
@@ -43,6 +44,7 @@ const NOT_READY: Duration = Duration::from_secs(20);
 pub(crate) struct Dispatch {
     pub(crate) records: Deliveries,
     pub(crate) webhooks: Webhooks,
+    pub(crate) shapes: Shapes,
     pub(crate) sender: Sender,
     pub(crate) slots: Slots,
     pub(crate) metrics: Metrics,
@@ -171,10 +173,10 @@ impl Dispatch {
         webhook: &InForce,
         rendered: &Rendered,
     ) -> Left {
-        let payload = match self.payload(event, item, claimed, webhook, rendered).await {
+        let payload = match self.payload(event, item, claimed, rendered).await {
             Ok(payload) => payload,
             Err(Unrendered::Unread(error)) => {
-                let _ = stuck(event, &claimed.id, &error);
+                let _ = stuck(event, &claimed.id, &*error);
                 return self.undo(event, item, claimed, NOT_READY).await;
             }
             Err(Unrendered::Wrong(why)) => {
@@ -275,7 +277,6 @@ impl Dispatch {
         event: &EventItem,
         item: &DeliveryItem,
         claimed: &Claimed,
-        webhook: &InForce,
         rendered: &Rendered,
     ) -> Result<Arc<Payload>, Unrendered> {
         let known = |rendered: &Rendered| {
@@ -285,13 +286,14 @@ impl Dispatch {
         if let Some(payload) = known(rendered) {
             return Ok(payload);
         }
+        let catalog = self.shapes.catalog(&item.shape).await?;
         let payload = match &event.event {
-            Some(json) => self.webhooks.render(webhook, &item.shape, json.get().as_bytes())?,
+            Some(json) => render(&catalog, &item.shape, json.get().as_bytes())?,
             None => {
                 let read = || self.records.event_body(&event.tenant, &claimed.id);
-                let stored = while_away("reading a large event", read).await.map_err(Unrendered::Unread)?;
+                let stored = while_away("reading a large event", read).await?;
                 let stored = stored.ok_or("the event's body is no longer in Redis".to_owned())?;
-                self.webhooks.render(webhook, &item.shape, &stored)?
+                render(&catalog, &item.shape, &stored)?
             }
         };
         let payload = Arc::new(payload);
@@ -350,8 +352,20 @@ impl Dispatch {
 enum Unrendered {
     /// The catalog makes none of this event: an attempt that failed.
     Wrong(String),
-    /// The event cannot be read at present: no attempt at all.
-    Unread(StoreError),
+    /// The event or its catalog cannot be read at present: no attempt at all.
+    Unread(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<StoreError> for Unrendered {
+    fn from(error: StoreError) -> Self {
+        Self::Unread(error.into())
+    }
+}
+
+impl From<NoCatalog> for Unrendered {
+    fn from(error: NoCatalog) -> Self {
+        Self::Unread(error.into())
+    }
 }
 
 impl From<String> for Unrendered {
@@ -360,8 +374,8 @@ impl From<String> for Unrendered {
     }
 }
 
-/// A delivery that Redis lets nobody decide on leaves for a tier: an operator has something to mend, and others their turn.
-fn stuck(event: &EventItem, id: &DeliveryId, error: &StoreError) -> Left {
+/// A delivery that nobody can decide on leaves for a tier: an operator has something to mend, and others their turn.
+fn stuck(event: &EventItem, id: &DeliveryId, error: &dyn std::error::Error) -> Left {
     tracing::error!(tenant = %event.tenant, delivery = %id, %error, "a delivery waits until this is mended");
     Left::Wait(NOT_READY)
 }

@@ -7,7 +7,7 @@ use std::{
 
 use fanfare_catalog::{Catalog, Catalogs, TriggerRule};
 use fanfare_domain::{Pattern, TenantId, WebhookId};
-use fanfare_store::{Configuration, StoreError, StoredWebhook, TenantConfig};
+use fanfare_store::{CatalogTexts, Configuration, StoreError, StoredWebhook, TenantConfig};
 use serde_json::Value;
 
 /// A webhook that may want an event.
@@ -104,6 +104,7 @@ type Made = (Arc<TenantConfig>, Arc<Index>);
 pub(crate) struct Indexes {
     configuration: Configuration,
     catalogs: Catalogs,
+    texts: CatalogTexts,
     made: RwLock<HashMap<TenantId, Made>>,
 }
 
@@ -129,8 +130,8 @@ impl IndexError {
 }
 
 impl Indexes {
-    pub(crate) fn new(configuration: Configuration, catalogs: Catalogs) -> Self {
-        Self { configuration, catalogs, made: RwLock::default() }
+    pub(crate) fn new(configuration: Configuration, catalogs: Catalogs, texts: CatalogTexts) -> Self {
+        Self { configuration, catalogs, texts, made: RwLock::default() }
     }
 
     /// Whether Redis has lost what we knew, of all tenants.
@@ -154,6 +155,8 @@ impl Indexes {
         }
         let name = &config.tenant.catalog;
         let catalog = self.catalogs.get(name).ok_or_else(|| IndexError::NoCatalog(name.clone()))?;
+        // The index pins its digest to deliveries, which may outlive its file.
+        self.texts.keep(catalog.digest(), catalog.text()).await?;
         let index = Arc::new(Index::new(config.webhooks.values().map(AsRef::as_ref), catalog));
         self.made.write().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), (config, index.clone()));
         Ok(index)

@@ -2,6 +2,7 @@
 //! own under `scripts/`, takes lists, and touches the keys of one tenant. Stored values carry a version.
 mod batched; // many callers, few round trips
 mod blob; // an event's bytes, compressed
+mod catalogs; // the texts that deliveries were made by
 mod config; // what is in force, in memory, at once
 mod deliveries; // claim, complete
 mod events; // claim an event, decide its matches
@@ -10,6 +11,7 @@ mod redis_link; // connections, scripts, errors
 mod seal; // secrets at rest
 mod tenants; // what the management API writes
 
+pub use catalogs::CatalogTexts;
 pub use config::{
     Configuration, Grant, KeyOwner, Scope, Scopes, StoredKey, StoredSecret, StoredWebhook, Tenant, TenantConfig,
 };

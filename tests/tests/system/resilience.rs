@@ -347,3 +347,42 @@ fn a_full_queue_of_rejected_messages_holds_up_no_event() {
         fanfare.balance().await
     });
 }
+
+#[test]
+fn a_changed_catalog_changes_no_body_of_a_delivery_already_made() {
+    story(async {
+        let folder = fanfare_local::Sandbox::new()?;
+        let file = folder.logs().join("shop.yaml");
+        std::fs::write(&file, SHOP.replace("full: .", "full: '{before: .id}'"))?;
+        let mut fanfare =
+            Fanfare::start_with(&[("FANFARE_CATALOGS__PATH", &folder.logs().display().to_string())]).await?;
+        let acme = fanfare.tenant_of("acme", "shop").await?;
+        let receiver = Receiver::answering(503).await?;
+        acme.webhook_with(&receiver, "order.paid", &json!({ "retrySchedule": ["3s", "3s", "3s", "3s", "3s"] })).await?;
+        let old = order("order.paid", 1);
+        acme.client.publish(&old).await?;
+        assert_eq!(requests(&receiver, 1).await?[0].json(), json!({ "before": old.id() }));
+        std::fs::write(&file, SHOP.replace("full: .", "full: '{after: .id}'"))?;
+        fanfare.services.dispatcher.kill();
+        receiver.answer(200);
+        receiver.take();
+        // Neither under today's text nor lost where the old one is gone: it waits until that is back.
+        let mut redis = fanfare.redis_connection().await?;
+        redis::cmd("RENAME").arg("f:catalogs").arg("kept").query_async::<()>(&mut redis).await?;
+        for service in Service::ALL {
+            fanfare.services.get_mut(service).start_again().await?;
+        }
+        let new = order("order.paid", 2);
+        acme.client.publish(&new).await?;
+        assert_eq!(requests(&receiver, 1).await?[0].json(), json!({ "after": new.id() }));
+        let deadline = Instant::now() + PATIENCE;
+        while !fanfare.services.dispatcher.process().log_tail(1_000).contains("put its file back") {
+            ensure!(Instant::now() < deadline, "a delivery whose catalog is gone says so");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        redis::cmd("RENAME").arg("kept").arg("f:catalogs").query_async::<()>(&mut redis).await?;
+        let bodies: Vec<_> = requests(&receiver, 2).await?.iter().map(|request| request.json()).collect();
+        assert_eq!(bodies[1], json!({ "before": old.id() }), "{bodies:?}");
+        fanfare.balance().await
+    });
+}
