@@ -493,6 +493,7 @@ impl Configuration {
     async fn follow_once(&self, known: &mut Known) -> Result<(), StoreError> {
         let mut connection = self.redis.patient().await?;
         loop {
+            self.redis.look_for_replica().await?;
             let generation: Option<String> = redis::cmd("GET").arg(GENERATION).query_async(&mut connection).await?;
             if known.generation.is_none() {
                 known.generation.clone_from(&generation);

@@ -9,6 +9,7 @@ mod events; // claim an event, decide its matches
 mod log; // what happened, for people
 mod redis_link; // connections, scripts, errors
 mod seal; // secrets at rest
+mod servers; // one server, Sentinel or a cluster, by the URL
 mod tenants; // what the management API writes
 
 pub use catalogs::CatalogTexts;
@@ -18,6 +19,7 @@ pub use config::{
 pub use deliveries::{Attempted, Claim, ClaimRequest, Deliveries, Recorded, Verdict};
 pub use events::{Acceptance, Events, Matching};
 pub use log::{AttemptEntry, DeliveryDetail, DeliveryFilter, DeliveryView, EventView, HotLog, Log, Page, State};
-pub use redis_link::{Redis, RedisSettings, StoreError, surely, while_away};
+pub use redis_link::{Redis, StoreError, surely, while_away};
 pub use seal::{SealError, Sealer};
+pub use servers::RedisSettings;
 pub use tenants::{Acted, Saved, Tenants};

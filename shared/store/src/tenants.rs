@@ -85,10 +85,9 @@ impl Tenants {
             self.configuration.latest(&known.tenant.id).await?;
         }
         // Into the set first: a member without a record is nobody, a record outside the set would never be loaded.
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("SET").arg(GENERATION).arg(fanfare_domain::hex(&rand::random::<[u8; 16]>())).arg("NX").ignore();
-        pipeline.cmd("SADD").arg(TENANTS).arg(tenant.id.as_str()).ignore();
-        self.redis.run_all::<()>(&pipeline).await?;
+        let mark = fanfare_domain::hex(&rand::random::<[u8; 16]>());
+        self.redis.run::<Value>(redis::cmd("SET").arg(GENERATION).arg(mark).arg("NX")).await?;
+        self.redis.run::<()>(redis::cmd("SADD").arg(TENANTS).arg(tenant.id.as_str())).await?;
         self.write(&self.scripts.put_tenant, &tenant.id, &[b"new", &json(tenant)]).await
     }
 
@@ -247,6 +246,7 @@ impl Tenants {
             "exists" | "stale" => return Ok(Saved::Stale),
             _ => Saved::Yes,
         };
+        self.redis.replicated(tenant.as_str()).await;
         // A crash in between costs nothing: the version travels with every event, and a claim returns the revision.
         self.tell(tenant.as_str()).await?;
         Ok(saved)
