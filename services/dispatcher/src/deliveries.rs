@@ -20,11 +20,13 @@ use fanfare_store::{
     AttemptEntry, Attempted, Claim, ClaimRequest, Deliveries, Recorded, StoreError, Verdict, while_away,
 };
 use futures::future::join_all;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     LEASE_MARGIN,
     metrics::Metrics,
+    relief::{self, Passing},
     send::{Made, Meta, Payload, Sender},
     shapes::{NoCatalog, Shapes, render},
     slots::Slots,
@@ -47,6 +49,7 @@ pub(crate) struct Dispatch {
     pub(crate) shapes: Shapes,
     pub(crate) sender: Sender,
     pub(crate) slots: Slots,
+    pub(crate) passing: Passing,
     pub(crate) metrics: Metrics,
     pub(crate) bus: Bus,
 }
@@ -64,15 +67,15 @@ pub(crate) async fn consume(
             if let Some(batch) = dispatch.bus.read(&message).await {
                 fail_point("dispatcher.consumed");
                 let count = batch.events.iter().map(|event| event.deliveries.len()).sum();
-                let _held = dispatch.slots.hold(count, max_in_flight).await;
-                join_all(batch.events.iter().map(|event| dispatch.deliver_all(event))).await;
+                let held = Mutex::new(dispatch.slots.hold(count, max_in_flight).await);
+                join_all(batch.events.iter().map(|event| dispatch.deliver_all(event, &held))).await;
             }
             Settled::Ack
         }
     };
     // Messages hold one delivery or many: enough of the small ones to fill the process.
     let prefetch = u16::try_from(max_in_flight).unwrap_or(u16::MAX);
-    bus.consume(topology::DELIVERIES, prefetch, &stop, work).await;
+    relief::consume(&bus, topology::DELIVERIES, prefetch, &dispatch.passing, &stop, work).await;
     Ok(())
 }
 
@@ -93,22 +96,30 @@ enum Left {
 }
 
 impl Dispatch {
-    async fn deliver_all(&self, event: &EventItem) {
+    async fn deliver_all(&self, event: &EventItem, held: &Mutex<OwnedSemaphorePermit>) {
         let rendered = Rendered::default();
-        join_all(event.deliveries.iter().map(|item| self.deliver(event, item, &rendered))).await;
+        join_all(event.deliveries.iter().map(|item| self.deliver(event, item, &rendered, held))).await;
     }
 
     /// Returns once the delivery is settled: recorded, or on its way in another message.
-    async fn deliver(&self, event: &EventItem, item: &DeliveryItem, rendered: &Rendered) {
+    async fn deliver(
+        &self,
+        event: &EventItem,
+        item: &DeliveryItem,
+        rendered: &Rendered,
+        held: &Mutex<OwnedSemaphorePermit>,
+    ) {
+        let own = held.lock().unwrap_or_else(PoisonError::into_inner).split(1);
         let Some(slot) = self.slots.take(&item.webhook, self.webhooks.cap(&event.tenant, &item.webhook)).await else {
             self.metrics.diverted();
+            drop(own);
             return self.come_again(event, item, NO_ROOM * 2_u32.pow(item.waiting.hops.min(NO_ROOM_DOUBLINGS))).await;
         };
         self.metrics.in_flight.inc();
         let left = self.claim_and_attempt(event, item, rendered).await;
         self.metrics.in_flight.dec();
         // Its room is free before anything is published: a broker that blocks must not stop those who succeed.
-        drop(slot);
+        drop((slot, own));
         match left {
             Left::Nothing => {}
             Left::Wait(wait) => {
@@ -116,6 +127,7 @@ impl Dispatch {
                 self.come_again(event, item, wait.max(spread)).await;
             }
             Left::PassOn(delivery) => {
+                let _passing = self.passing.one();
                 self.bus
                     .publisher()
                     .publish_surely(Route::queue(topology::OUTCOMES), &event.with(vec![*delivery]))
@@ -337,6 +349,7 @@ impl Dispatch {
 
     /// The same attempt again after a short wait, straight from its tier to a dispatcher.
     async fn come_again(&self, event: &EventItem, item: &DeliveryItem, wait: Duration) {
+        let _passing = self.passing.one();
         let now_ms = now_ms();
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         let waiting = Waiting { since: now_ms, due: now_ms.saturating_add(wait_ms), hops: item.waiting.hops + 1 };

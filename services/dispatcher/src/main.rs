@@ -2,6 +2,7 @@
 mod deliveries; // from a message to its recorded attempts
 mod metrics; // what is counted
 mod probes; // requests that the api wants made now
+mod relief; // further consumers while failures cannot be published
 mod resolve; // names become addresses that may be called
 mod send; // one request, and what came of it
 mod shapes; // what shapes a body, today or in the past
@@ -42,6 +43,7 @@ async fn main() -> anyhow::Result<()> {
     tasks.watch_unreadable(configuration.unreadable())?;
     let limits = &settings.dispatcher;
     let timeout = limits.timeout.0;
+    let metrics = metrics::Metrics::register(tasks.registry(), limits.max_in_flight)?;
     let dispatch = Arc::new(deliveries::Dispatch {
         records: Deliveries::new(
             &redis,
@@ -53,7 +55,8 @@ async fn main() -> anyhow::Result<()> {
         shapes: shapes::Shapes::new(catalogs, CatalogTexts::new(&redis)),
         sender: send::Sender::new(settings.target_rules(), timeout)?,
         slots: slots::Slots::new(limits.max_in_flight, limits.max_in_flight_per_webhook),
-        metrics: metrics::Metrics::register(tasks.registry(), limits.max_in_flight)?,
+        passing: relief::Passing::new(metrics.passing.clone()),
+        metrics,
         bus: bus.clone(),
     });
     tasks.spawn("deliveries", deliveries::consume(bus.clone(), dispatch.clone(), limits.max_in_flight, tasks.stop()));

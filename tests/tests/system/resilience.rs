@@ -386,3 +386,41 @@ fn a_changed_catalog_changes_no_body_of_a_delivery_already_made() {
         fanfare.balance().await
     });
 }
+
+#[test]
+fn failures_that_a_blocked_broker_does_not_take_hold_up_no_success() {
+    story(async {
+        let sandbox = fanfare_local::Sandbox::new()?;
+        let redis = fanfare_local::Redis::start(&sandbox).await?;
+        let broker = fanfare_local::Broker::start(&sandbox).await?;
+        let mut fanfare =
+            Fanfare::start_over(sandbox, redis, &broker, &[("FANFARE_DISPATCHER__MAX_IN_FLIGHT", "4")]).await?;
+        let acme = fanfare.tenant("acme").await?;
+        let (failing, good) = (Receiver::start().await?, Receiver::start().await?);
+        failing
+            .answer_by(|request| if request.header("fanfare-attempt") == Some("1") { 503.into() } else { 200.into() });
+        acme.webhook_with(&failing, "order.lost", &json!({ "retrySchedule": ["100ms"] })).await?;
+        acme.webhook(&good, "order.paid").await?;
+        fanfare.services.dispatcher.process().freeze();
+        for total in 0..12 {
+            acme.client.publish(&order("order.lost", total)).await?; // more than the dispatcher takes at a time
+        }
+        publish_each(&acme, 5).await?;
+        metric_reaches(&fanfare.services.fanout, "fanfare_deliveries_created_total", 17.0).await?;
+        fanfare.services.fanout.stop(PATIENCE).await?; // all are published
+        broker.set_memory_watermark(0.000_01).await?;
+        fanfare.services.dispatcher.process().thaw();
+        requests(&good, 5).await?;
+        assert_eq!(failing.count(), 12, "no retry came through");
+        broker.set_memory_watermark(0.4).await?;
+        requests(&failing, 24).await?;
+        metric_reaches(&fanfare.services.dispatcher, "fanfare_deliveries_total", 17.0).await?;
+        assert_eq!((failing.count(), good.count()), (24, 5));
+        let deadline = Instant::now() + PATIENCE;
+        while fanfare.ledger("acme").await?.get("delivered") != Some(&17) {
+            ensure!(Instant::now() < deadline, "{:?}", fanfare.ledger("acme").await?);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    });
+}
