@@ -30,7 +30,7 @@ pub use ports::{Holder, free_port, holder_of};
 pub use process::{Process, Usage};
 pub use publisher::Publisher;
 pub use receiver::{Answer, Receiver, Recorded};
-pub use redis::Redis;
+pub use redis::{PRIMARY, Redis};
 pub use sandbox::Sandbox;
 pub use service::{Binaries, Instance, Service, Services, Settings, settings};
 pub use signature::{BadSignature, sign, verify};

@@ -47,6 +47,7 @@ async fn main() -> anyhow::Result<()> {
     };
     tasks.watch("amqp", bus.link(), |link| *link != Link::Away);
     tasks.watch("redis", configuration.lost(), |lost| !lost);
+    tasks.watch_unreadable(configuration.unreadable())?;
     let metrics = metrics::Metrics::register(tasks.registry())?;
     let api = app::Api::new(&settings, catalogs, sealer, &redis, configuration, bus, metrics)?;
     let listener = app::listen(settings.api.listen).await?;

@@ -86,7 +86,13 @@ pub(crate) async fn create(
     match api.tenants.create(&tenant).await.map_err(problem::store)? {
         Saved::Yes => {}
         Saved::Missing | Saved::Stale => {
-            return Err(Problem::new(StatusCode::CONFLICT, format!("there is a tenant `{}` already", tenant.id)));
+            return Err(Problem::new(
+                StatusCode::CONFLICT,
+                format!(
+                    "there is a tenant `{}` already, or was until it was deleted: give each an id of its own",
+                    tenant.id
+                ),
+            ));
         }
     }
     // So that a list which follows has it.

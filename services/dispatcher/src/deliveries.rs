@@ -16,14 +16,19 @@ use fanfare_domain::{
     next_step, outcome,
 };
 use fanfare_runtime::{fail_point, now_ms};
-use fanfare_store::{AttemptEntry, Attempted, Claim, ClaimRequest, Deliveries, Recorded, Verdict, surely};
+use fanfare_store::{
+    AttemptEntry, Attempted, Claim, ClaimRequest, Deliveries, Recorded, StoreError, Verdict, while_away,
+};
 use futures::{StreamExt, stream::FuturesUnordered};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     LEASE_MARGIN,
     metrics::Metrics,
+    relief::{self, Passing},
     send::{Made, Meta, Payload, Sender},
+    shapes::{NoCatalog, Shapes, render},
     slots::Slots,
     webhooks::{InForce, NotReady, Webhooks},
 };
@@ -41,8 +46,10 @@ const NOT_READY: Duration = Duration::from_secs(20);
 pub(crate) struct Dispatch {
     pub(crate) records: Deliveries,
     pub(crate) webhooks: Webhooks,
+    pub(crate) shapes: Shapes,
     pub(crate) sender: Sender,
     pub(crate) slots: Slots,
+    pub(crate) passing: Passing,
     pub(crate) metrics: Metrics,
     pub(crate) bus: Bus,
 }
@@ -60,10 +67,10 @@ pub(crate) async fn consume(
             if let Some(batch) = dispatch.bus.read(&message).await {
                 fail_point("dispatcher.consumed");
                 let count = batch.events.iter().map(|event| event.deliveries.len()).sum();
-                let _held = dispatch.slots.hold(count, max_in_flight).await;
+                let held = Mutex::new(dispatch.slots.hold(count, max_in_flight).await);
                 let events: Vec<_> = batch.events.iter().map(|event| (event, Rendered::default())).collect();
                 let deliveries = events.iter().flat_map(|(event, rendered)| {
-                    event.deliveries.iter().map(|item| dispatch.deliver(event, item, rendered))
+                    event.deliveries.iter().map(|item| dispatch.deliver(event, item, rendered, &held))
                 });
                 let mut deliveries: FuturesUnordered<_> = deliveries.collect();
                 while deliveries.next().await.is_some() {}
@@ -73,7 +80,7 @@ pub(crate) async fn consume(
     };
     // Messages hold one delivery or many: enough of the small ones to fill the process.
     let prefetch = u16::try_from(max_in_flight).unwrap_or(u16::MAX);
-    bus.consume(topology::DELIVERIES, prefetch, &stop, work).await;
+    relief::consume(&bus, topology::DELIVERIES, prefetch, &dispatch.passing, &stop, work).await;
     Ok(())
 }
 
@@ -95,16 +102,24 @@ enum Left {
 
 impl Dispatch {
     /// Returns once the delivery is settled: recorded, or on its way in another message.
-    async fn deliver(&self, event: &EventItem, item: &DeliveryItem, rendered: &Rendered) {
+    async fn deliver(
+        &self,
+        event: &EventItem,
+        item: &DeliveryItem,
+        rendered: &Rendered,
+        held: &Mutex<OwnedSemaphorePermit>,
+    ) {
+        let own = held.lock().unwrap_or_else(PoisonError::into_inner).split(1);
         let Some(slot) = self.slots.take(&item.webhook, self.webhooks.cap(&event.tenant, &item.webhook)).await else {
             self.metrics.diverted();
+            drop(own);
             return self.come_again(event, item, NO_ROOM * 2_u32.pow(item.waiting.hops.min(NO_ROOM_DOUBLINGS))).await;
         };
         self.metrics.in_flight.inc();
         let left = self.claim_and_attempt(event, item, rendered).await;
         self.metrics.in_flight.dec();
         // Its room is free before anything is published: a broker that blocks must not stop those who succeed.
-        drop(slot);
+        drop((slot, own));
         match left {
             Left::Nothing => {}
             Left::Wait(wait) => {
@@ -112,6 +127,7 @@ impl Dispatch {
                 self.come_again(event, item, wait.max(spread)).await;
             }
             Left::PassOn(delivery) => {
+                let _passing = self.passing.one();
                 self.bus
                     .publisher()
                     .publish_surely(Route::queue(topology::OUTCOMES), &event.with(vec![*delivery]))
@@ -134,7 +150,10 @@ impl Dispatch {
             token: &token,
         };
         let asked_at = Instant::now();
-        let claim = surely("claiming a delivery", || self.records.claim(&request)).await;
+        let claim = match while_away("claiming a delivery", || self.records.claim(&request)).await {
+            Ok(claim) => claim,
+            Err(error) => return stuck(event, &id, &error),
+        };
         fail_point("dispatcher.claimed");
         self.metrics.claimed(label(&claim));
         match claim {
@@ -166,9 +185,13 @@ impl Dispatch {
         webhook: &InForce,
         rendered: &Rendered,
     ) -> Left {
-        let payload = match self.payload(event, item, claimed, webhook, rendered).await {
+        let payload = match self.payload(event, item, claimed, rendered).await {
             Ok(payload) => payload,
-            Err(why) => {
+            Err(Unrendered::Unread(error)) => {
+                let _ = stuck(event, &claimed.id, &*error);
+                return self.undo(event, item, claimed, NOT_READY).await;
+            }
+            Err(Unrendered::Wrong(why)) => {
                 let entry = AttemptEntry { error: Some(why), ..entry_without_request(webhook) };
                 let made = Made { answer: Answer::None(Failure::Template), entry, took: Duration::ZERO };
                 return self.record(event, item, claimed, webhook, made).await;
@@ -232,7 +255,11 @@ impl Dispatch {
             verdict: &verdict,
             entry,
         };
-        let recorded = surely("recording an attempt", || self.records.complete(&attempted)).await;
+        let recorded = match while_away("recording an attempt", || self.records.complete(&attempted)).await {
+            Ok(recorded) => recorded,
+            // Made, and perhaps made again once its tenant is back: at least once.
+            Err(error) => return stuck(event, &claimed.id, &error),
+        };
         fail_point("dispatcher.recorded");
         if recorded == Recorded::Late && step != NextStep::Done {
             // The claim had passed to another, or Redis did record it and its answer was lost: the next claim tells which.
@@ -262,9 +289,8 @@ impl Dispatch {
         event: &EventItem,
         item: &DeliveryItem,
         claimed: &Claimed,
-        webhook: &InForce,
         rendered: &Rendered,
-    ) -> Result<Arc<Payload>, String> {
+    ) -> Result<Arc<Payload>, Unrendered> {
         let known = |rendered: &Rendered| {
             let payloads = rendered.payloads.lock().unwrap_or_else(PoisonError::into_inner);
             payloads.iter().find(|(shape, _)| *shape == item.shape).map(|(_, payload)| payload.clone())
@@ -272,13 +298,14 @@ impl Dispatch {
         if let Some(payload) = known(rendered) {
             return Ok(payload);
         }
+        let catalog = self.shapes.catalog(&item.shape).await?;
         let payload = match &event.event {
-            Some(json) => self.webhooks.render(webhook, &item.shape, json.get().as_bytes())?,
+            Some(json) => render(&catalog, &item.shape, json.get().as_bytes())?,
             None => {
-                let stored =
-                    surely("reading a large event", || self.records.event_body(&event.tenant, &claimed.id)).await;
-                let stored = stored.ok_or("the event's body is no longer in Redis")?;
-                self.webhooks.render(webhook, &item.shape, &stored)?
+                let read = || self.records.event_body(&event.tenant, &claimed.id);
+                let stored = while_away("reading a large event", read).await?;
+                let stored = stored.ok_or("the event's body is no longer in Redis".to_owned())?;
+                render(&catalog, &item.shape, &stored)?
             }
         };
         let payload = Arc::new(payload);
@@ -307,8 +334,10 @@ impl Dispatch {
             verdict: &Verdict::Undone,
             entry: String::new(),
         };
-        surely("giving a claim back", || self.records.complete(&attempted)).await;
-        Left::Wait(wait)
+        match while_away("giving a claim back", || self.records.complete(&attempted)).await {
+            Ok(_) => Left::Wait(wait),
+            Err(error) => stuck(event, &claimed.id, &error), // its lease ends by itself
+        }
     }
 
     /// What follows for the webhook from a failure that was recorded with this reason.
@@ -320,6 +349,7 @@ impl Dispatch {
 
     /// The same attempt again after a short wait, straight from its tier to a dispatcher.
     async fn come_again(&self, event: &EventItem, item: &DeliveryItem, wait: Duration) {
+        let _passing = self.passing.one();
         let now_ms = now_ms();
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         let waiting = Waiting { since: now_ms, due: now_ms.saturating_add(wait_ms), hops: item.waiting.hops + 1 };
@@ -329,6 +359,38 @@ impl Dispatch {
         };
         self.bus.publisher().publish_surely(route, &event.with(vec![DeliveryItem { waiting, ..item.clone() }])).await;
     }
+}
+
+/// Why there is no body to send.
+enum Unrendered {
+    /// The catalog makes none of this event: an attempt that failed.
+    Wrong(String),
+    /// The event or its catalog cannot be read at present: no attempt at all.
+    Unread(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<StoreError> for Unrendered {
+    fn from(error: StoreError) -> Self {
+        Self::Unread(error.into())
+    }
+}
+
+impl From<NoCatalog> for Unrendered {
+    fn from(error: NoCatalog) -> Self {
+        Self::Unread(error.into())
+    }
+}
+
+impl From<String> for Unrendered {
+    fn from(why: String) -> Self {
+        Self::Wrong(why)
+    }
+}
+
+/// A delivery that nobody can decide on leaves for a tier: an operator has something to mend, and others their turn.
+fn stuck(event: &EventItem, id: &DeliveryId, error: &dyn std::error::Error) -> Left {
+    tracing::error!(tenant = %event.tenant, delivery = %id, %error, "a delivery waits until this is mended");
+    Left::Wait(NOT_READY)
 }
 
 /// A delivery under our claim.

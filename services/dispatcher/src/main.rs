@@ -2,8 +2,10 @@
 mod deliveries; // from a message to its recorded attempts
 mod metrics; // what is counted
 mod probes; // requests that the api wants made now
+mod relief; // further consumers while failures cannot be published
 mod resolve; // names become addresses that may be called
 mod send; // one request, and what came of it
+mod shapes; // what shapes a body, today or in the past
 mod slots; // room for attempts, per webhook
 mod webhooks; // what is in force for a webhook, ready to send
 
@@ -13,7 +15,7 @@ use anyhow::Context;
 use fanfare_bus::Bus;
 use fanfare_catalog::Catalogs;
 use fanfare_runtime::Service;
-use fanfare_store::{Configuration, Deliveries, Redis, Sealer};
+use fanfare_store::{CatalogTexts, Configuration, Deliveries, Redis, Sealer};
 
 /// How much longer a claim holds than its attempt may take.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
@@ -38,8 +40,10 @@ async fn main() -> anyhow::Result<()> {
     };
     tasks.watch("amqp", bus.link(), |link| *link != fanfare_bus::Link::Away);
     tasks.watch("redis", configuration.lost(), |lost| !lost);
+    tasks.watch_unreadable(configuration.unreadable())?;
     let limits = &settings.dispatcher;
     let timeout = limits.timeout.0;
+    let metrics = metrics::Metrics::register(tasks.registry(), limits.max_in_flight)?;
     let dispatch = Arc::new(deliveries::Dispatch {
         records: Deliveries::new(
             &redis,
@@ -47,10 +51,12 @@ async fn main() -> anyhow::Result<()> {
             limits.max_in_flight_per_webhook,
             settings.log.retention,
         ),
-        webhooks: webhooks::Webhooks::new(configuration, catalogs, sealer),
+        webhooks: webhooks::Webhooks::new(configuration, catalogs.clone(), sealer),
+        shapes: shapes::Shapes::new(catalogs, CatalogTexts::new(&redis)),
         sender: send::Sender::new(settings.target_rules(), timeout)?,
         slots: slots::Slots::new(limits.max_in_flight, limits.max_in_flight_per_webhook),
-        metrics: metrics::Metrics::register(tasks.registry(), limits.max_in_flight)?,
+        passing: relief::Passing::new(metrics.passing.clone()),
+        metrics,
         bus: bus.clone(),
     });
     tasks.spawn("deliveries", deliveries::consume(bus.clone(), dispatch.clone(), limits.max_in_flight, tasks.stop()));

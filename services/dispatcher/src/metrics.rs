@@ -16,6 +16,7 @@ pub(crate) struct Metrics {
     diverted: IntCounter,
     redelivered: IntCounter,
     pub(crate) in_flight: IntGauge,
+    pub(crate) passing: IntGauge,
 }
 
 const ATTEMPT_BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0];
@@ -85,6 +86,10 @@ impl Metrics {
                 "Deliveries that had to wait for room at their webhook.",
             )?,
             redelivered: counter("fanfare_redelivered_attempts_total", "Attempts that may have been made before.")?,
+            passing: gauge(
+                "fanfare_deliveries_passing",
+                "Deliveries that are done here but for the publish of their retry or wait: many while the broker is blocked.",
+            )?,
             in_flight: gauge("fanfare_deliveries_in_flight", "Attempts under way here.")?,
         })
     }

@@ -8,7 +8,7 @@ use fanfare_runtime::now_ms;
 use fanfare_store::AttemptEntry;
 use tokio_util::sync::CancellationToken;
 
-use crate::{deliveries::Dispatch, send::Meta};
+use crate::{deliveries::Dispatch, send::Meta, shapes::render};
 
 /// Probes at work at once.
 const PREFETCH: u16 = 16;
@@ -44,7 +44,9 @@ impl Dispatch {
             .at_least(&probe.tenant, &probe.webhook, probe.revision)
             .await
             .map_err(|why| why.to_string())?;
-        let payload = self.webhooks.render(&webhook, &probe.shape, probe.event.get().as_bytes())?;
+        // Nobody has got it before: where the asker's catalog is not known here yet, today's will do.
+        let catalog = self.shapes.catalog(&probe.shape).await.unwrap_or_else(|_| webhook.catalog.clone());
+        let payload = render(&catalog, &probe.shape, probe.event.get().as_bytes())?;
         let id = format!("{}_{}", probe.id, probe.webhook);
         let meta = Meta { id: &id, attempt: 1, first_attempt_ms: now_ms(), redelivery: false, replay: None };
         Ok(self.sender.send(&webhook, &payload, &meta).await.entry)

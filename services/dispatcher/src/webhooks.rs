@@ -7,14 +7,12 @@ use std::{
 };
 
 use fanfare_catalog::{Catalog, Catalogs};
-use fanfare_domain::{DeliveryPolicy, TenantId, WebhookId, signature::signing_key, webhook::PayloadForm};
+use fanfare_domain::{DeliveryPolicy, TenantId, WebhookId, signature::signing_key};
 use fanfare_store::{Configuration, SealError, Sealer, StoreError, StoredWebhook, TenantConfig};
 use reqwest::{
     Method, Url,
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+    header::{HeaderName, HeaderValue},
 };
-
-use crate::send::Payload;
 
 /// A webhook as of one moment.
 pub(crate) struct InForce {
@@ -27,7 +25,8 @@ pub(crate) struct InForce {
     pub(crate) policy: DeliveryPolicy,
     /// Signing keys, each until when, in unix milliseconds.
     keys: Vec<(Vec<u8>, u64)>,
-    catalog: Arc<Catalog>,
+    /// What its tenant's events are rendered by today.
+    pub(crate) catalog: Arc<Catalog>,
     config: Arc<TenantConfig>,
 }
 
@@ -43,6 +42,8 @@ impl InForce {
 pub(crate) enum NotReady {
     #[error("the webhook is gone")]
     Gone,
+    #[error("the stored webhook cannot be read: mend it in Redis, or run a version that reads it")]
+    Unreadable,
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -86,6 +87,9 @@ impl Webhooks {
             config = self.configuration.now(tenant).await?;
         }
         let config = config.ok_or(NotReady::Gone)?;
+        if config.unreadable.iter().any(|unreadable| unreadable == id.as_str()) {
+            return Err(NotReady::Unreadable);
+        }
         if let Some(ready) = self.ready.read().unwrap_or_else(PoisonError::into_inner).get(id)
             && Arc::ptr_eq(&ready.config, &config)
         {
@@ -122,25 +126,8 @@ impl Webhooks {
             config: config.clone(),
         })
     }
-
-    /// The body that an event becomes under a shape, `<catalog digest>:<payload form>`; the reason where it becomes none.
-    pub(crate) fn render(&self, webhook: &InForce, shape: &str, event: &[u8]) -> Result<Payload, String> {
-        let (digest, form) = shape.split_once(':').unwrap_or((shape, "full"));
-        let form = if form == PayloadForm::Identity.as_str() { PayloadForm::Identity } else { PayloadForm::Full };
-        let catalog = self.catalogs.by_digest(digest).unwrap_or(&webhook.catalog);
-        let rendered = catalog.render(event, form).map_err(|error| error.to_string())?;
-        let mut headers = HeaderMap::with_capacity(16);
-        let content_type = (CONTENT_TYPE.as_str(), rendered.content_type.as_str());
-        for (name, value) in
-            rendered.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain([content_type])
-        {
-            let (name, value) = header(name, value).ok_or_else(|| format!("the catalog's header `{name}` is none"))?;
-            headers.insert(name, value);
-        }
-        Ok(Payload { body: rendered.body.into(), headers })
-    }
 }
 
-fn header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
+pub(crate) fn header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
     Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?))
 }

@@ -1,16 +1,26 @@
 //! From an event to its deliveries: matched in memory, recorded once, published, confirmed; only then acked.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fanfare_bus::{BATCH_ITEMS, Bus, DeliveryItem, EventItem, Message, Route, Settled, Waiting};
-use fanfare_domain::WebhookId;
-use fanfare_runtime::fail_point;
-use fanfare_store::{Events, Matching, surely};
+use fanfare_domain::{
+    WebhookId,
+    ladder::{Hop, next_hop},
+};
+use fanfare_runtime::{fail_point, now_ms};
+use fanfare_store::{Events, Matching};
 use futures::future::join_all;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::{index::Indexes, metrics::Metrics};
+use crate::{
+    index::{IndexError, Indexes},
+    metrics::Metrics,
+    stuck::{Stuck, Turn},
+};
 
 /// Messages of one queue at work at once; each holds up to a batch of events.
 const PREFETCH: u16 = 32;
@@ -19,9 +29,16 @@ const INLINE_BYTES: usize = 8 * 1024;
 /// A larger one only where all its copies together stay under this.
 const COPIES_BYTES: usize = 64 * 1024;
 
+/// How long an event waits here for what its tenant lacks. Longer than it takes to notice that all of Redis is lost: then
+/// nothing is better off elsewhere.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// The shortest and the longest wait of an event that is put off.
+const PUT_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+
 /// Everything that fanning out needs.
 pub(crate) struct Fanout {
     pub(crate) indexes: Indexes,
+    pub(crate) stuck: Stuck,
     pub(crate) events: Events,
     pub(crate) bus: Bus,
     pub(crate) metrics: Metrics,
@@ -50,9 +67,9 @@ pub(crate) async fn consume(
 }
 
 impl Fanout {
-    /// Returns once every delivery of the event is confirmed.
+    /// Returns once every delivery of the event is confirmed, or the event itself is put off.
     async fn fan_out(&self, event: EventItem) {
-        let matches = self.record(&event, &self.matches(&event).await).await;
+        let Some(matches) = self.matches(&event).await else { return self.put_off(&event).await };
         fail_point("fanout.recorded");
         self.metrics.fanned_out(matches.len());
         let carried = carried(&event, matches.len());
@@ -63,33 +80,66 @@ impl Fanout {
         join_all(publishes).await;
     }
 
-    /// The webhooks that want the event, by a configuration no older than the event; waits where that can't be had.
-    async fn matches(&self, event: &EventItem) -> Vec<(WebhookId, String)> {
-        let mut pause = Duration::from_millis(20);
-        let index = loop {
-            match self.indexes.of(&event.tenant, event.config).await {
-                Ok(index) => break index,
-                Err(error) => tracing::warn!(tenant = %event.tenant, %error, "an event waits to be matched"),
+    /// The matches in force; waits while Redis is away or lost as a whole. `None` where the tenant alone lacks something:
+    /// its events must not fill the queue's consumers.
+    async fn matches(&self, event: &EventItem) -> Option<Vec<(WebhookId, String)>> {
+        let turn = self.stuck.turn(&event.tenant, Instant::now());
+        if turn == Turn::Later {
+            return None;
+        }
+        let (mut since, mut pause) = (Instant::now(), Duration::from_millis(20));
+        loop {
+            let error = match self.match_and_record(event).await {
+                Ok(matches) => {
+                    self.stuck.goes_on(&event.tenant);
+                    return Some(matches);
+                }
+                Err(error) => error,
+            };
+            if !error.is_the_tenants() || self.indexes.all_is_lost() {
+                since = Instant::now();
+            } else if turn == Turn::Probe || since.elapsed() >= PATIENCE {
+                tracing::error!(tenant = %event.tenant, %error, "a tenant's events are put off until this is mended");
+                self.stuck.is_stuck(&event.tenant, Instant::now());
+                return None;
             }
+            tracing::warn!(tenant = %event.tenant, %error, "an event waits to be matched");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(2));
-        };
-        let json = event.event.as_ref().map_or("null", |json| json.get());
-        index.matches(&event.kind, &mut || Arc::new(serde_json::from_str(json).unwrap_or(Value::Null)))
+        }
     }
 
-    /// Records the matches; what was decided first stands.
-    async fn record(&self, event: &EventItem, matches: &[(WebhookId, String)]) -> Vec<(WebhookId, String)> {
+    /// Matches by a configuration no older than the event, and records the matches: what was decided first stands.
+    async fn match_and_record(&self, event: &EventItem) -> Result<Vec<(WebhookId, String)>, IndexError> {
+        let index = self.indexes.of(&event.tenant, event.config).await?;
         let json = event.event.as_ref().map_or("null", |json| json.get());
+        let matches = index.matches(&event.kind, &mut || Arc::new(serde_json::from_str(json).unwrap_or(Value::Null)));
         let matching = Matching {
             tenant: &event.tenant,
             event: event.id,
             accepted_ms: event.accepted,
             kind: &event.kind,
             json,
-            matches,
+            matches: &matches,
         };
-        surely("recording an event's matches", || self.events.matched(&matching)).await
+        Ok(self.events.matched(&matching).await?)
+    }
+
+    /// The event once more, out of a tier that leads back to its queue.
+    async fn put_off(&self, event: &EventItem) {
+        self.metrics.put_off();
+        let age = Duration::from_millis(now_ms().saturating_sub(event.accepted));
+        self.bus.publisher().publish_surely(Route::events_after(wait_tier_ms(age), &event.tenant), event).await;
+        fail_point("fanout.put_off");
+    }
+}
+
+/// The tier of an event that is put off: as long again as it has waited, so that many cost little and a young one is soon
+/// back.
+fn wait_tier_ms(age: Duration) -> u64 {
+    match next_hop(age.clamp(PUT_OFF.0, PUT_OFF.1), 0) {
+        Hop::Tier { ms, .. } => ms,
+        Hop::Now => unreachable!("a second or more is left"),
     }
 }
 
@@ -124,4 +174,16 @@ fn deliveries(event: &EventItem, matches: &[(WebhookId, String)]) -> Vec<Vec<Del
     };
     debug_assert!(event.deliveries.is_empty(), "an event that is fanned out already");
     matches.chunks(BATCH_ITEMS).map(|part| part.iter().map(delivery).collect()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_put_off_longer_each_time_and_never_for_long() {
+        for (age, tier_ms) in [(0, 1_000), (999, 1_000), (4_000, 2_000), (90_000, 60_000), (86_400_000, 300_000)] {
+            assert_eq!(wait_tier_ms(Duration::from_millis(age)), tier_ms, "{age} ms after its acceptance");
+        }
+    }
 }

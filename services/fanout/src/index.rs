@@ -7,7 +7,7 @@ use std::{
 
 use fanfare_catalog::{Catalog, Catalogs, TriggerRule};
 use fanfare_domain::{Pattern, TenantId, WebhookId};
-use fanfare_store::{Configuration, StoreError, StoredWebhook, TenantConfig};
+use fanfare_store::{CatalogTexts, Configuration, StoreError, StoredWebhook, TenantConfig};
 use serde_json::Value;
 
 /// A webhook that may want an event.
@@ -106,6 +106,7 @@ type Made = (Arc<TenantConfig>, Arc<Index>);
 pub(crate) struct Indexes {
     configuration: Configuration,
     catalogs: Catalogs,
+    texts: CatalogTexts,
     made: RwLock<HashMap<TenantId, Made>>,
 }
 
@@ -114,13 +115,30 @@ pub(crate) struct Indexes {
 pub(crate) enum IndexError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the tenant's catalog `{0}` is not loaded here")]
+    #[error(
+        "the tenant's catalog `{0}` is not loaded here: put its file into FANFARE_CATALOGS__PATH of every service, and \
+         start them again"
+    )]
     NoCatalog(String),
+    #[error("the stored webhooks {0:?} cannot be read: mend them in Redis, or run a version that reads them")]
+    Unreadable(Vec<String>),
+}
+
+impl IndexError {
+    /// Whether it is one tenant's alone: then its events must not keep others waiting.
+    pub(crate) fn is_the_tenants(&self) -> bool {
+        !matches!(self, Self::Store(StoreError::Away(_)))
+    }
 }
 
 impl Indexes {
-    pub(crate) fn new(configuration: Configuration, catalogs: Catalogs) -> Self {
-        Self { configuration, catalogs, made: RwLock::default() }
+    pub(crate) fn new(configuration: Configuration, catalogs: Catalogs, texts: CatalogTexts) -> Self {
+        Self { configuration, catalogs, texts, made: RwLock::default() }
+    }
+
+    /// Whether Redis has lost what we knew, of all tenants.
+    pub(crate) fn all_is_lost(&self) -> bool {
+        *self.configuration.lost().borrow()
     }
 
     /// The index of a tenant's webhooks, no older than configuration `version`; an empty one where the tenant was deleted.
@@ -129,6 +147,9 @@ impl Indexes {
             self.made.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
             return Ok(Arc::default());
         };
+        if !config.unreadable.is_empty() {
+            return Err(IndexError::Unreadable(config.unreadable.clone()));
+        }
         if let Some((of, index)) = self.made.read().unwrap_or_else(PoisonError::into_inner).get(tenant)
             && Arc::ptr_eq(of, &config)
         {
@@ -136,6 +157,8 @@ impl Indexes {
         }
         let name = &config.tenant.catalog;
         let catalog = self.catalogs.get(name).ok_or_else(|| IndexError::NoCatalog(name.clone()))?;
+        // The index pins its digest to deliveries, which may outlive its file.
+        self.texts.keep(catalog.digest(), catalog.text()).await?;
         let index = Arc::new(Index::new(config.webhooks.values().map(AsRef::as_ref), catalog));
         self.made.write().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), (config, index.clone()));
         Ok(index)

@@ -2,6 +2,7 @@
 mod events; // from an event to its deliveries
 mod index; // a tenant's webhooks by event type, in memory
 mod metrics; // what is counted
+mod stuck; // tenants whose events cannot be matched at present
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use anyhow::Context;
 use fanfare_bus::{Bus, topology};
 use fanfare_catalog::Catalogs;
 use fanfare_runtime::Service;
-use fanfare_store::{Configuration, Events, Redis};
+use fanfare_store::{CatalogTexts, Configuration, Events, Redis};
 
 /// Many small, short-lived pieces on several threads: what the system's allocator is slow at.
 #[global_allocator]
@@ -30,8 +31,10 @@ async fn main() -> anyhow::Result<()> {
     };
     tasks.watch("amqp", bus.link(), |link| *link != fanfare_bus::Link::Away);
     tasks.watch("redis", configuration.lost(), |lost| !lost);
+    tasks.watch_unreadable(configuration.unreadable())?;
     let fanout = Arc::new(events::Fanout {
-        indexes: index::Indexes::new(configuration, catalogs),
+        indexes: index::Indexes::new(configuration, catalogs, CatalogTexts::new(&redis)),
+        stuck: stuck::Stuck::default(),
         events: Events::new(&redis, settings.ingest.dedup_window, settings.log.retention),
         bus: bus.clone(),
         metrics: metrics::Metrics::register(tasks.registry())?,

@@ -7,6 +7,7 @@ use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 pub(crate) struct Metrics {
     fanned_out: IntCounterVec,
     created: IntCounter,
+    put_off: IntCounter,
 }
 
 impl Metrics {
@@ -19,8 +20,17 @@ impl Metrics {
         ["true", "false"].iter().for_each(|value| drop(fanned_out.with_label_values(&[value])));
         let created = IntCounter::new("fanfare_deliveries_created_total", "Deliveries made of events.")?;
         registry.register(Box::new(fanned_out.clone()))?;
+        let put_off = IntCounter::new(
+            "fanfare_events_put_off_total",
+            "Events that could not be matched for something their tenant lacks: the log says what to mend.",
+        )?;
         registry.register(Box::new(created.clone()))?;
-        Ok(Self { fanned_out, created })
+        registry.register(Box::new(put_off.clone()))?;
+        Ok(Self { fanned_out, created, put_off })
+    }
+
+    pub(crate) fn put_off(&self) {
+        self.put_off.inc();
     }
 
     pub(crate) fn fanned_out(&self, deliveries: usize) {

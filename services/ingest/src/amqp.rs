@@ -1,9 +1,12 @@
 //! Events from the exchange `fanfare.ingest`, in both modes of the CloudEvents AMQP binding. What cannot be accepted goes to
 //! `fanfare.rejected` as it came, with the reason.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
-use fanfare_bus::{Bus, Message, Route, Settled, topology};
+use fanfare_bus::{Bus, Message, PublishError, Route, Settled, topology};
 use fanfare_domain::{
     Event, TenantId,
     event::{Defaults, EventError, parse_binary, parse_structured},
@@ -13,12 +16,23 @@ use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable},
 };
+use prometheus::IntGauge;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::{Accepted, Intake, Refused};
+use crate::{
+    accept::{Accepted, Intake, Refused},
+    metrics::Metrics,
+};
 
 /// Events at work at once.
 const PREFETCH: u16 = 1_024;
+/// Rejected messages that wait for room in a full `fanfare.rejected`; the rest of the prefetch is for events.
+const REJECTS_WAITING: usize = 64;
+/// How long each tries again.
+const REJECT_AGAIN: Duration = Duration::from_secs(1);
+/// How often a full queue is told of.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 /// The header that says why a message was rejected.
 const REASON: &str = "x-fanfare-reason";
 
@@ -29,16 +43,17 @@ pub(crate) async fn consume(
     max_event_bytes: usize,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let rejects = Arc::new(Rejects { bus: bus.clone(), room: Semaphore::new(REJECTS_WAITING), told: Mutex::default() });
     let work = |message: Message| {
-        let (bus, intake, stop) = (bus.clone(), intake.clone(), stop.clone());
-        async move { settle(&bus, &intake, max_event_bytes, message, &stop).await }
+        let (rejects, intake, stop) = (rejects.clone(), intake.clone(), stop.clone());
+        async move { settle(&rejects, &intake, max_event_bytes, message, &stop).await }
     };
     bus.consume(topology::INGEST, PREFETCH, &stop, work).await;
     Ok(())
 }
 
 async fn settle(
-    bus: &Bus,
+    rejects: &Rejects,
     intake: &Arc<Intake>,
     max_event_bytes: usize,
     message: Message,
@@ -68,7 +83,7 @@ async fn settle(
                 continue;
             }
         };
-        return reject(bus, &message, &reason, stop).await;
+        return rejects.keep(&message, &reason, &intake.metrics, stop).await;
     }
 }
 
@@ -87,40 +102,91 @@ fn without_effect(kept: &BasicProperties) -> BasicProperties {
         app_id => with_app_id)
 }
 
-/// Puts the message where the operator finds it, body and properties untouched.
-async fn reject(bus: &Bus, message: &Message, reason: &str, stop: &CancellationToken) -> Settled {
-    let mut headers = message.properties.headers().clone().unwrap_or_default();
+/// Where rejected messages go.
+struct Rejects {
+    bus: Bus,
+    /// For those that wait, unacked, while the queue is full.
+    room: Semaphore,
+    /// When it was last told that it is full.
+    told: Mutex<Option<Instant>>,
+}
+
+impl Rejects {
+    /// Puts the message where the operator finds it, body and properties untouched. Where that is full, a few wait and the
+    /// rest is let go: what cannot be accepted must not hold up what can.
+    async fn keep(&self, message: &Message, reason: &str, metrics: &Metrics, stop: &CancellationToken) -> Settled {
+        let properties = rejected_properties(&message.properties, reason);
+        let mut waits = None;
+        loop {
+            match self.bus.publisher().publish_whole(Route::rejected(), message.body.clone(), properties.clone()).await
+            {
+                Ok(()) => return Settled::Ack,
+                Err(PublishError::Refused) => {
+                    self.tell(metrics);
+                    if waits.is_none() {
+                        waits = self.room.try_acquire().ok().map(|room| (room, Waiting::new(&metrics.rejects_waiting)));
+                    }
+                    if waits.is_none() {
+                        metrics.rejects_dropped.inc();
+                        return Settled::Ack;
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "cannot keep a rejected message: trying again"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Settled::Leave,
+                () = tokio::time::sleep(REJECT_AGAIN) => {}
+            }
+        }
+    }
+
+    fn tell(&self, metrics: &Metrics) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            *told = Some(Instant::now());
+            let dropped = metrics.rejects_dropped.get();
+            tracing::error!(
+                queue = topology::REJECTED,
+                dropped,
+                "the queue of rejected messages is full: a few wait, further ones are let go; read and empty it"
+            );
+        }
+    }
+}
+
+/// Counted in a gauge for as long as it lives.
+struct Waiting<'g>(&'g IntGauge);
+
+impl<'g> Waiting<'g> {
+    fn new(gauge: &'g IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn rejected_properties(of: &BasicProperties, reason: &str) -> BasicProperties {
+    let mut headers = of.headers().clone().unwrap_or_default();
     headers.insert(REASON.into(), AMQPValue::LongString(reason.chars().take(1_000).collect::<String>().into()));
     // Both would be acted on again: the broker refuses another's `user-id`, and lets an expired message go.
-    for (name, kept) in
-        [("x-fanfare-user-id", message.properties.user_id()), ("x-fanfare-expiration", message.properties.expiration())]
-    {
+    for (name, kept) in [("x-fanfare-user-id", of.user_id()), ("x-fanfare-expiration", of.expiration())] {
         if let Some(kept) = kept {
             headers.insert(name.into(), AMQPValue::LongString(kept.as_str().into()));
         }
     }
-    let kept = message.properties.clone().with_headers(headers);
-    let properties = without_effect(&kept);
-    loop {
-        match bus.publisher().publish_whole(Route::rejected(), message.body.clone(), properties.clone()).await {
-            Ok(()) => return Settled::Ack,
-            Err(error) => tracing::warn!(%error, "cannot keep a rejected message: trying again"),
-        }
-        tokio::select! {
-            () = stop.cancelled() => return Settled::Leave,
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-        }
-    }
+    without_effect(&of.clone().with_headers(headers))
 }
 
 async fn accept(intake: &Arc<Intake>, tenant: &TenantId, event: &Event) -> Result<Accepted, Refused> {
     if *intake.configuration.lost().borrow() {
         return Err(Refused::Unavailable(fanfare_store::StoreError::Lost.to_string()));
     }
-    let known = match intake.configuration.tenant(tenant) {
-        Some(known) => Some(known),
-        None => intake.configuration.now(tenant).await.map_err(|error| crate::accept::away(&error))?,
-    };
+    let known = intake.configuration.followed(tenant).await.map_err(|error| crate::accept::away(&error))?;
     let known = known.ok_or_else(|| Refused::invalid("tenant", "there is no such tenant"))?;
     intake.accept(&known, event, "amqp").await
 }

@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     Json, Router,
-    body::Body,
+    body::{Body, Bytes},
     extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
@@ -22,9 +22,13 @@ use fanfare_domain::{
 use fanfare_runtime::{IngestSettings, Problem, now_ms};
 use fanfare_store::{Grant, KeyOwner, Scope, TenantConfig};
 use futures::{StreamExt, stream};
+use prometheus::IntGauge;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -40,6 +44,10 @@ const BATCH_SIDE_BY_SIDE: usize = 32;
 const BODIES_BYTES: usize = 64 * 1024 * 1024;
 /// A body arrives within this, or its sender is too slow to wait for.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
+/// And on its way it brings so many bytes, or its end, in every such time: who has stopped sending holds room no longer.
+const PACE: (usize, Duration) = (16 * 1024, Duration::from_secs(5));
+/// How long a body waits for room. It holds room itself meanwhile: all of them waiting for each other would wait for ever.
+const ROOM_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 struct App {
@@ -116,7 +124,15 @@ async fn publish(State(app): State<App>, headers: HeaderMap, body: Body) -> Resu
     }
     let form = form(&headers).map_err(|problem| count(problem, "invalid"))?;
     let limit = if form == Form::Batch { app.settings.max_batch_bytes } else { app.settings.max_event_bytes };
-    let (body, _room) = read(&app, &headers, body, limit).await.map_err(|problem| count(problem, "too_large"))?;
+    let (body, _room) = read(&app, &headers, body, limit).await.map_err(|problem| {
+        let reason = match problem.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+            StatusCode::REQUEST_TIMEOUT => "too_slow",
+            StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+            _ => "invalid",
+        };
+        count(problem, reason)
+    })?;
     if form == Form::Batch {
         return batch(&app, &grant, &body).await.map_err(|problem| count(problem, "invalid"));
     }
@@ -130,27 +146,69 @@ async fn publish(State(app): State<App>, headers: HeaderMap, body: Body) -> Resu
     Ok((StatusCode::ACCEPTED, Json(Answer::of(&event, &accepted))).into_response())
 }
 
-/// Reads a body within its limit, and the room that it takes among all bodies.
-async fn read(
-    app: &App,
-    headers: &HeaderMap,
-    body: Body,
-    limit: usize,
-) -> Result<(axum::body::Bytes, tokio::sync::OwnedSemaphorePermit), Problem> {
+/// What a body takes of the room that all share.
+struct Room {
+    taken: Option<OwnedSemaphorePermit>,
+    bodies_bytes: IntGauge,
+}
+
+impl Room {
+    fn add(&mut self, more: OwnedSemaphorePermit) {
+        self.bodies_bytes.add(i64::try_from(more.num_permits()).unwrap_or(i64::MAX));
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            None => self.taken = Some(more),
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let bytes = self.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        self.bodies_bytes.sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+}
+
+/// Reads a body within its limit and at its pace. It takes room among all bodies for what it has sent, not for what it
+/// announces: many that are slow leave room for the others.
+async fn read(app: &App, headers: &HeaderMap, body: Body, limit: usize) -> Result<(Bytes, Room), Problem> {
     let too_large =
         || Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body of this form is at most {limit} bytes"));
     let announced = text(headers, "content-length").and_then(|length| length.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limit) {
         return Err(too_large());
     }
-    let bytes = u32::try_from(announced.unwrap_or(limit).min(BODIES_BYTES)).unwrap_or(u32::MAX);
-    let room =
-        app.room.clone().acquire_many_owned(bytes).await.map_err(|_| Problem::unavailable("the process is ending"))?;
-    match tokio::time::timeout(BODY_WITHIN, axum::body::to_bytes(body, limit)).await {
-        Ok(Ok(body)) => Ok((body, room)),
-        Ok(Err(_)) => Err(too_large()),
-        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive within 30 s")),
+    let mut room = Room { taken: None, bodies_bytes: app.intake.metrics.bodies_bytes.clone() };
+    let (mut chunks, mut body) = (body.into_data_stream(), Vec::new());
+    let deadline = Instant::now() + BODY_WITHIN;
+    let (mut pace_until, mut paced_bytes, mut whole) = (Instant::now() + PACE.1, 0, 0);
+    loop {
+        let chunk = match tokio::time::timeout_at(pace_until.min(deadline).into(), chunks.next()).await {
+            Ok(Some(Ok(chunk))) => chunk,
+            Ok(Some(Err(_))) => return Err(Problem::new(StatusCode::BAD_REQUEST, "the body broke off")),
+            Ok(None) => break,
+            Err(_) => return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body came too slowly")),
+        };
+        whole += chunk.len();
+        if whole > limit {
+            return Err(too_large());
+        }
+        let asked = Instant::now();
+        let bytes = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+        let more = tokio::time::timeout(ROOM_WITHIN, app.room.clone().acquire_many_owned(bytes)).await;
+        let more = more.map_err(|_| Problem::unavailable("too many bodies are under way"))?;
+        let more = more.map_err(|_| Problem::unavailable("the process is ending"))?;
+        room.add(more);
+        pace_until += asked.elapsed(); // a wait for room is not the sender's
+        paced_bytes += chunk.len();
+        if paced_bytes >= PACE.0 {
+            (pace_until, paced_bytes) = (Instant::now() + PACE.1, 0);
+        }
+        body.push(chunk);
     }
+    // Most come in one piece, which need not be copied.
+    let body = if body.len() == 1 { body.swap_remove(0) } else { body.concat().into() };
+    Ok((body, room))
 }
 
 async fn authorize(intake: &Intake, headers: &HeaderMap) -> Result<Grant, Problem> {
@@ -182,10 +240,7 @@ async fn tenant_of(intake: &Intake, grant: &Grant, event: &Event) -> Result<Arc<
             named.parse::<TenantId>().map_err(|error| Refused::invalid("tenant", &error.to_string()))?
         }
     };
-    let known = match intake.configuration.tenant(&id) {
-        Some(known) => Some(known),
-        None => intake.configuration.now(&id).await.map_err(|error| crate::accept::away(&error))?,
-    };
+    let known = intake.configuration.followed(&id).await.map_err(|error| crate::accept::away(&error))?;
     known.ok_or_else(|| Refused::invalid("tenant", "there is no such tenant"))
 }
 

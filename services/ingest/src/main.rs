@@ -39,6 +39,7 @@ async fn main() -> anyhow::Result<()> {
     });
     tasks.watch("amqp", bus.link(), |link| *link != fanfare_bus::Link::Away);
     tasks.watch("redis", intake.configuration.lost(), |lost| !lost);
+    tasks.watch_unreadable(intake.configuration.unreadable())?;
     let listener = http::listen(settings.ingest.listen).await?;
     tasks.spawn("http", http::serve(listener, intake.clone(), settings.ingest.clone(), tasks.stop()));
     tasks.spawn("amqp", amqp::consume(bus, intake, settings.ingest.max_event_bytes, tasks.stop()));

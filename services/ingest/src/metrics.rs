@@ -1,6 +1,6 @@
 //! What ingest counts (operations.md, Metrics).
 
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// Ingest's counters; every label value is there from the start.
 #[derive(Clone)]
@@ -8,6 +8,12 @@ pub(crate) struct Metrics {
     pub(crate) accepted: IntCounterVec,
     pub(crate) duplicate: IntCounterVec,
     pub(crate) rejected: IntCounterVec,
+    /// Bytes of request bodies held.
+    pub(crate) bodies_bytes: IntGauge,
+    /// Rejected messages that wait, unacked, for room in `fanfare.rejected`.
+    pub(crate) rejects_waiting: IntGauge,
+    /// Rejected messages that were let go because `fanfare.rejected` was full.
+    pub(crate) rejects_dropped: IntCounter,
 }
 
 impl Metrics {
@@ -18,8 +24,18 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let rejects_dropped = IntCounter::new(
+            "fanfare_rejects_dropped_total",
+            "Rejected messages that were let go because the queue fanfare.rejected was full: empty it.",
+        )?;
+        registry.register(Box::new(rejects_dropped.clone()))?;
         let sources = ["http", "amqp"];
-        let reasons = ["invalid", "conflict", "tenant", "too_large", "unavailable", "unauthorized", "rate"];
+        let reasons = ["invalid", "conflict", "tenant", "too_large", "too_slow", "unavailable", "unauthorized", "rate"];
         Ok(Self {
             accepted: counter(
                 "fanfare_events_accepted_total",
@@ -39,6 +55,12 @@ impl Metrics {
                 "reason",
                 &reasons,
             )?,
+            bodies_bytes: gauge("fanfare_ingest_bodies_bytes", "Bytes of request bodies held at present.")?,
+            rejects_waiting: gauge(
+                "fanfare_rejects_waiting",
+                "Rejected messages that wait for room in the queue fanfare.rejected.",
+            )?,
+            rejects_dropped,
         })
     }
 }

@@ -34,6 +34,7 @@ async fn main() -> anyhow::Result<()> {
     };
     tasks.watch("amqp", bus.link(), |link| *link != fanfare_bus::Link::Away);
     tasks.watch("redis", configuration.lost(), |lost| !lost);
+    tasks.watch_unreadable(configuration.unreadable())?;
     let metrics = metrics::Metrics::register(tasks.registry())?;
     let waits = Arc::new(waits::Waits { bus: bus.clone(), metrics: metrics.clone() });
     let outcomes = Arc::new(outcomes::Outcomes {

@@ -67,6 +67,11 @@ impl Route {
         Self { exchange: topology::tier(ms).into(), key: key.into() }
     }
 
+    /// A tier, and a tenant's events again behind it: for those that cannot be matched yet.
+    pub fn events_after(tier_ms: u64, tenant: &fanfare_domain::TenantId) -> Self {
+        Self { exchange: topology::tier(tier_ms).into(), key: topology::events_queue(tenant).into() }
+    }
+
     /// What cannot be accepted: a fanout exchange, so that no header of the sender's routes it elsewhere.
     pub fn rejected() -> Self {
         Self { exchange: topology::REJECTED.into(), key: "".into() }

@@ -134,6 +134,9 @@ pub async fn declare(channel: &Channel) -> Result<(), TopologyError> {
     work(channel, DUE).await?;
     bind(channel, DUE, DUE, KEY_DUE).await?;
     bind(channel, DUE, DELIVERIES, KEY_MAIN).await?;
+    for name in events_queues() {
+        bind(channel, DUE, &name, &name).await?; // events that were put off come back to their queue
+    }
     for ms in TIERS_MS {
         let name = tier(ms);
         exchange(channel, &name, ExchangeKind::Fanout, None).await?;

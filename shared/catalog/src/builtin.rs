@@ -79,6 +79,11 @@ impl Catalogs {
         self.by_name.values().find(|catalog| catalog.digest() == digest)
     }
 
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Catalog>> {
+        self.by_name.values()
+    }
+
     /// Their names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(String::as_str)

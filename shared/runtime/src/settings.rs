@@ -136,7 +136,8 @@ section! {
 section! {
     /// How to reach Redis.
     RedisSection "redis" {
-        /// Subscriptions, pending deliveries and, unless set apart, the log.
+        /// Subscriptions, pending deliveries and, unless set apart, the log: `redis://host:port/db`,
+        /// `redis+sentinel://host:port,…/primary's name` or `redis+cluster://host:port,…`; with TLS `rediss…`.
         url: String = "redis://127.0.0.1:6379/0".into(),
         /// Goes over the URL's user.
         #[de("optional_text")]
@@ -475,6 +476,11 @@ impl Settings {
         self.amqp.connection()?;
         fanfare_store::Redis::new(&self.redis.connection())
             .map_err(|why| anyhow::anyhow!("setting FANFARE_REDIS__URL: {why}"))?;
+        anyhow::ensure!(
+            self.log.redis_url.as_ref().is_none_or(|url| *url == self.redis.url),
+            "setting FANFARE_LOG__REDIS_URL: the log cannot be kept apart from the state yet; leave it out, or name what \
+             FANFARE_REDIS__URL names"
+        );
         if let Some(keys) = &self.secrets.keys {
             fanfare_store::Sealer::parse(keys)
                 .map_err(|why| anyhow::anyhow!("setting FANFARE_SECRETS__KEYS: {why}"))?;
@@ -631,6 +637,8 @@ mod tests {
         for (name, value) in [
             ("FANFARE_AMQP__URL", "http://broker"),
             ("FANFARE_REDIS__URL", "amqp://redis"),
+            ("FANFARE_REDIS__URL", "redis+sentinel://a,b,c"),
+            ("FANFARE_LOG__REDIS_URL", "redis://elsewhere:6379/0"),
             ("FANFARE_SECRETS__KEYS", "a:short"),
             ("FANFARE_SCHEDULER__SPEED", "0"),
             ("FANFARE_DISPATCHER__MAX_IN_FLIGHT_PER_WEBHOOK", "1001"),

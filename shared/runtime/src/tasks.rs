@@ -3,7 +3,7 @@
 use std::{collections::HashMap, future::Future, io::IsTerminal, time::Duration};
 
 use anyhow::Context;
-use prometheus::{IntGaugeVec, Opts, Registry};
+use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -99,6 +99,24 @@ impl Tasks {
                 }
             }
         });
+    }
+
+    /// Shows how many stored tenants, webhooks and keys cannot be read, for as long as that can be watched.
+    pub fn watch_unreadable(&self, mut watched: watch::Receiver<usize>) -> anyhow::Result<()> {
+        let gauge = IntGauge::new(
+            "fanfare_configuration_unreadable",
+            "Stored tenants, webhooks and keys that this version cannot read: the log names them.",
+        )?;
+        self.registry.register(Box::new(gauge.clone()))?;
+        tokio::spawn(async move {
+            loop {
+                gauge.set(i64::try_from(*watched.borrow_and_update()).unwrap_or(i64::MAX));
+                if watched.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(())
     }
 
     /// Runs a task that ends when `stop` is cancelled, or with what the whole process cannot go on without.

@@ -106,17 +106,17 @@ async fn run(redis: Redis, shape: Arc<Shape>, calls: Vec<Call>) {
             None => groups.push(vec![call]),
         }
     }
-    let mut pipeline = redis::pipe();
-    for group in &groups {
+    let call = |group: &Vec<Call>| {
         let common = shape.common.iter().map(String::as_bytes);
         let args = common.chain(group.iter().flat_map(|call| call.args.iter().map(Vec::as_slice)));
-        shape.script.add_to(&mut pipeline, group[0].tenant.as_str(), args);
-    }
-    match redis.scripts(&shape.script, pipeline).await {
+        shape.script.call(group[0].tenant.as_str(), args)
+    };
+    let runs: Vec<redis::Cmd> = groups.iter().map(call).collect();
+    match redis.scripts(&shape.script, &runs).await {
         Ok(answers) => {
             let mut answers = answers.into_iter();
             for group in groups {
-                hand_out(&shape, group, answers.next().unwrap_or(Value::Nil));
+                hand_out(&shape, group, answers.next().unwrap_or(Ok(Value::Nil)));
             }
         }
         Err(error) => {
@@ -128,8 +128,8 @@ async fn run(redis: Redis, shape: Arc<Shape>, calls: Vec<Call>) {
 }
 
 /// Gives each caller its part of a run's answer.
-fn hand_out(shape: &Shape, group: Vec<Call>, answer: Value) {
-    let values = match answer.extract_error() {
+fn hand_out(shape: &Shape, group: Vec<Call>, answer: Result<Value, redis::RedisError>) {
+    let values = match answer {
         Ok(Value::Array(values))
             if shape.answers == 0 || values.len() == shape.leading + shape.answers * group.len() =>
         {

@@ -1,4 +1,4 @@
-//! An event as stored: form 1, compressed where that saves something.
+//! An event, or another text, as stored: form 1, compressed where that saves something.
 
 use std::cell::RefCell;
 

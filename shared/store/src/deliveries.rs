@@ -169,7 +169,10 @@ impl Deliveries {
             "ended" => Claim::Ended(next()?.to_owned()),
             "done" => Claim::Nothing("done"),
             "stale" => Claim::Nothing("stale"),
-            "held" => Claim::Nothing("held"),
+            "held" => {
+                self.redis.replicated(request.tenant.as_str()).await; // no message drives it any more
+                Claim::Nothing("held")
+            }
             "cancelled" => Claim::Nothing("cancelled"),
             "odd" => {
                 tracing::error!(tenant = %request.tenant, delivery = %request.id, "a record of a form that this version does not know");
@@ -200,7 +203,12 @@ impl Deliveries {
             attempted.entry.clone().into_bytes(),
         ];
         match text(self.complete.call(attempted.tenant, args).await?.first())?.as_str() {
-            "recorded" => Ok(Recorded::Yes),
+            "recorded" => {
+                if matches!(attempted.verdict, Verdict::Failed { .. }) {
+                    self.redis.replicated(attempted.tenant.as_str()).await;
+                }
+                Ok(Recorded::Yes)
+            }
             _ => Ok(Recorded::Late),
         }
     }

@@ -2,20 +2,24 @@
 //! own under `scripts/`, takes lists, and touches the keys of one tenant. Stored values carry a version.
 mod batched; // many callers, few round trips
 mod blob; // an event's bytes, compressed
+mod catalogs; // the texts that deliveries were made by
 mod config; // what is in force, in memory, at once
 mod deliveries; // claim, complete
 mod events; // claim an event, decide its matches
 mod log; // what happened, for people
 mod redis_link; // connections, scripts, errors
 mod seal; // secrets at rest
+mod servers; // one server, Sentinel or a cluster, by the URL
 mod tenants; // what the management API writes
 
+pub use catalogs::CatalogTexts;
 pub use config::{
     Configuration, Grant, KeyOwner, Scope, Scopes, StoredKey, StoredSecret, StoredWebhook, Tenant, TenantConfig,
 };
 pub use deliveries::{Attempted, Claim, ClaimRequest, Deliveries, Recorded, Verdict};
 pub use events::{Acceptance, Events, Matching};
 pub use log::{AttemptEntry, DeliveryDetail, DeliveryFilter, DeliveryView, EventView, HotLog, Log, Page, State};
-pub use redis_link::{Redis, RedisSettings, StoreError, surely};
+pub use redis_link::{Redis, StoreError, surely, while_away};
 pub use seal::{SealError, Sealer};
+pub use servers::RedisSettings;
 pub use tenants::{Acted, Saved, Tenants};

@@ -1,30 +1,31 @@
-//! The connection to Redis: one that everyone shares for scripts, a pool for the rest; what failed, in words one can
-//! decide by.
+//! Redis, to one process: connections that everyone shares, one for scripts and some for the rest; scripts, and what failed
+//! in words one can decide by.
 
-use std::{future::Future, sync::Arc, time::Duration};
-
-use deadpool_redis::{Manager, Pool};
-use redis::{
-    AsyncConnectionConfig, Cmd, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError, Value,
-    aio::MultiplexedConnection,
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
+
+use redis::{Cmd, FromRedisValue, Pipeline, RedisError, Value};
 use tokio::sync::Mutex;
+
+use crate::servers::{Connection, RedisSettings, Servers};
 
 /// How long Redis may take for one answer: far above a slow disk's sync, below what a lease allows.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long Redis may take on a connection that follows a stream.
+const STREAM_WITHIN: Duration = Duration::from_secs(15);
 /// Connections for what is not a script on the hot path.
-const POOL: usize = 8;
-
-/// How to reach Redis.
-#[derive(Debug, Clone)]
-pub struct RedisSettings {
-    /// `redis://` or `rediss://` with host, port and database.
-    pub url: String,
-    /// Goes over the URL's user.
-    pub username: Option<String>,
-    /// Goes over the URL's password.
-    pub password: Option<String>,
-}
+const REST: usize = 4;
+/// After a vain try to connect, who comes so soon gets the same error: a server that is away is not tried by each in turn.
+const CONNECT_AGAIN: Duration = Duration::from_millis(100);
+/// How long a replica may take to have a write that is waited for; who waits keeps those behind him waiting.
+const REPLICATED_WITHIN: Duration = Duration::from_millis(200);
 
 /// What can go wrong with Redis, by what follows from it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -49,6 +50,7 @@ impl From<RedisError> for StoreError {
             Some("WRONGTYPE") => Self::Odd(text),
             Some("ERR") => Self::Odd(text),
             _ if text.contains("LOST") => Self::Lost,
+            _ if text.contains("WRONGTYPE") => Self::Odd(text), // within a transaction
             _ => Self::Away(text),
         }
     }
@@ -67,45 +69,107 @@ pub async fn surely<T, F: Future<Output = Result<T, StoreError>>>(what: &str, as
     }
 }
 
+/// Asks again while Redis is away, and only then. An error means that it is there and that asking on is of no use: it has
+/// lost the tenant, or holds what nobody here understands. What is at work has to leave then, so that others get their turn.
+pub async fn while_away<T, F: Future<Output = Result<T, StoreError>>>(
+    what: &str,
+    ask: impl Fn() -> F,
+) -> Result<T, StoreError> {
+    surely(what, || async {
+        match ask().await {
+            Err(error @ StoreError::Away(_)) => Err(error),
+            answer => Ok(answer),
+        }
+    })
+    .await
+}
+
 /// Redis, to one process. Connections are made again when they break.
 #[derive(Clone)]
 pub struct Redis {
-    pool: Pool,
-    client: redis::Client,
-    shared: Arc<Mutex<Option<MultiplexedConnection>>>,
+    servers: Arc<Servers>,
+    scripts: Link,
+    rest: Arc<[Link; REST]>,
+    next: Arc<AtomicUsize>,
+    /// There is a replica that keeps up.
+    replicated: Arc<AtomicBool>,
+}
+
+/// A connection that is made when first used, and again once it broke.
+#[derive(Clone, Default)]
+struct Link(Arc<Mutex<Made>>);
+
+#[derive(Default)]
+struct Made {
+    connection: Option<Connection>,
+    /// How many were made before it.
+    number: u64,
+    failed: Option<(Instant, StoreError)>,
+}
+
+impl Link {
+    async fn connection(&self, servers: &Servers) -> Result<(u64, Connection), StoreError> {
+        let mut made = self.0.lock().await;
+        if let Some(connection) = &made.connection {
+            return Ok((made.number, connection.clone()));
+        }
+        if let Some((_, error)) = made.failed.as_ref().filter(|(at, _)| at.elapsed() < CONNECT_AGAIN) {
+            return Err(error.clone());
+        }
+        match servers.connect(ANSWER_WITHIN).await {
+            Ok(connection) => {
+                *made = Made { connection: Some(connection.clone()), number: made.number + 1, failed: None };
+                Ok((made.number, connection))
+            }
+            Err(error) => {
+                let error = StoreError::from(error);
+                made.failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// The connection of this number failed: the next call makes another.
+    async fn drop(&self, number: u64) {
+        let mut made = self.0.lock().await;
+        if made.number == number {
+            made.connection = None;
+        }
+    }
+}
+
+/// Whether a connection is of no use after this: it broke, or its server does not take writes (any more: a fail-over).
+fn breaks(error: &RedisError) -> bool {
+    match error.code() {
+        None => true,
+        Some(code) => {
+            matches!(code, "READONLY" | "MASTERDOWN" | "LOADING" | "CLUSTERDOWN" | "NOREPLICAS" | "UNBLOCKED")
+        }
+    }
 }
 
 impl Redis {
     /// Checks the settings; connects when first used.
     pub fn new(settings: &RedisSettings) -> anyhow::Result<Self> {
-        let mut info = settings
-            .url
-            .as_str()
-            .into_connection_info()
-            .map_err(|error| anyhow::anyhow!("is no Redis URL: {error}"))?;
-        let mut redis = info.redis_settings().clone();
-        if let Some(username) = &settings.username {
-            redis = redis.set_username(username);
-        }
-        if let Some(password) = &settings.password {
-            redis = redis.set_password(password);
-        }
-        info = info.set_redis_settings(redis);
-        let manager = Manager::new_with_config(info.clone(), config())?;
-        let pool = Pool::builder(manager).max_size(POOL).build()?;
-        Ok(Self { pool, client: redis::Client::open(info)?, shared: Arc::default() })
+        Ok(Self {
+            servers: Arc::new(Servers::named(settings)?),
+            scripts: Link::default(),
+            rest: Arc::default(),
+            next: Arc::default(),
+            replicated: Arc::default(),
+        })
     }
 
     /// Refuses a Redis that would drop what it is trusted with; says what its durability costs.
     pub async fn check(&self) -> anyhow::Result<()> {
-        let info: String = self.run(redis::cmd("INFO").arg("memory")).await?;
-        let policy = field(&info, "maxmemory_policy").unwrap_or("noeviction");
-        anyhow::ensure!(
-            policy == "noeviction",
-            "Redis drops keys when memory is short (maxmemory-policy `{policy}`): set it to `noeviction`"
-        );
-        let info: String = self.run(redis::cmd("INFO").arg("persistence")).await?;
-        if field(&info, "aof_enabled") == Some("0") {
+        for info in self.info("memory").await? {
+            let policy = field(&info, "maxmemory_policy").unwrap_or("noeviction");
+            anyhow::ensure!(
+                policy == "noeviction",
+                "Redis drops keys when memory is short (maxmemory-policy `{policy}`): set it to `noeviction`"
+            );
+        }
+        if self.info("persistence").await?.iter().any(|info| field(info, "aof_enabled") == Some("0")) {
             tracing::warn!(
                 "Redis keeps no append-only file: what it loses at a restart is brought back only in part; set `appendonly yes`"
             );
@@ -113,23 +177,75 @@ impl Redis {
         Ok(())
     }
 
-    /// Runs one command on a pooled connection. Boxed: its 7 KB would else lie in every future that may have to ask, and
-    /// be moved with it.
+    /// A section of what the servers say of themselves, of each in a cluster.
+    async fn info(&self, section: &str) -> Result<Vec<String>, StoreError> {
+        let told: Value = self.run(redis::cmd("INFO").arg(section)).await?;
+        let odd = |error: redis::ParsingError| StoreError::Odd(error.to_string());
+        Ok(match told {
+            told @ (Value::Map(_) | Value::Array(_)) => {
+                redis::from_redis_value::<HashMap<String, String>>(told).map_err(odd)?.into_values().collect()
+            }
+            told => vec![redis::from_redis_value(told).map_err(odd)?],
+        })
+    }
+
+    /// Looks whether there is a replica. To be asked again now and then: replicas come and go.
+    pub(crate) async fn look_for_replica(&self) -> Result<(), StoreError> {
+        let told = self.info("replication").await?;
+        let replicas = |info: &String| field(info, "connected_slaves").is_some_and(|count| count != "0");
+        let replicated = told.iter().any(replicas);
+        if self.replicated.swap(replicated, Ordering::Relaxed) != replicated {
+            tracing::info!(replicated, "whether a replica of Redis keeps up");
+        }
+        Ok(())
+    }
+
+    /// Waits until a replica has what scripts wrote for this tenant, where there is one. A replica that does not keep up is
+    /// not waited for again until it is looked for again.
+    pub(crate) async fn replicated(&self, tenant: &str) {
+        if !self.replicated.load(Ordering::Relaxed) {
+            return;
+        }
+        let Ok((number, mut connection)) = self.scripts.connection(&self.servers).await else { return };
+        match connection.wait(&prefix(tenant), REPLICATED_WITHIN).await {
+            Ok(replicas) if replicas > 0 => {}
+            Ok(_) => {
+                self.replicated.store(false, Ordering::Relaxed);
+                tracing::warn!("no replica of Redis had a write in time: a fail-over now could lose it");
+            }
+            Err(error) => {
+                if breaks(&error) {
+                    self.scripts.drop(number).await;
+                }
+                tracing::warn!(%error, "whether a replica of Redis has a write is not known");
+            }
+        }
+    }
+
+    /// Runs one command. Boxed: its kilobytes would else lie in every future that may have to ask, and be moved with it.
     pub(crate) async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
         let run = async {
-            let mut connection = self.pool.get().await.map_err(|error| StoreError::Away(error.to_string()))?;
-            Ok(command.query_async(&mut connection).await?)
+            let (link, number, mut connection) = self.any_of_the_rest().await?;
+            let answer = command.query_async(&mut connection).await;
+            link.noted(number, answer).await
         };
         Box::pin(run).await
     }
 
-    /// Runs several commands on a pooled connection. Boxed for the same reason.
+    /// Runs several commands, of keys of one tenant. Boxed for the same reason.
     pub(crate) async fn run_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, StoreError> {
         let run = async {
-            let mut connection = self.pool.get().await.map_err(|error| StoreError::Away(error.to_string()))?;
-            Ok(commands.query_async(&mut connection).await?)
+            let (link, number, mut connection) = self.any_of_the_rest().await?;
+            let answer = commands.query_async(&mut connection).await;
+            link.noted(number, answer).await
         };
         Box::pin(run).await
+    }
+
+    async fn any_of_the_rest(&self) -> Result<(&Link, u64, Connection), StoreError> {
+        let link = &self.rest[self.next.fetch_add(1, Ordering::Relaxed) % REST];
+        let (number, connection) = link.connection(&self.servers).await?;
+        Ok((link, number, connection))
     }
 
     /// Runs a script for one tenant.
@@ -139,69 +255,66 @@ impl Redis {
         tenant: &str,
         args: &[&[u8]],
     ) -> Result<T, StoreError> {
-        let mut pipeline = redis::pipe();
-        script.add_to(&mut pipeline, tenant, args.iter().copied());
-        let mut answers = self.scripts(script, pipeline).await?;
-        let answer = answers.pop().unwrap_or(Value::Nil).extract_error()?;
+        let mut answers = self.scripts(script, &[script.call(tenant, args.iter().copied())]).await?;
+        let answer = answers.pop().unwrap_or(Ok(Value::Nil))?;
         redis::from_redis_value(answer).map_err(|error| StoreError::Odd(error.to_string()))
     }
 
-    /// Runs a pipeline of calls of one script on the shared connection; an answer may be an error of its own.
-    pub(crate) async fn scripts(&self, script: &Script, mut pipeline: Pipeline) -> Result<Vec<Value>, StoreError> {
-        pipeline.ignore_errors();
-        let mut connection = self.shared().await?;
-        for attempt in 0..2 {
-            let answers: Result<Vec<Value>, RedisError> = pipeline.query_async(&mut connection).await;
-            match answers {
-                // Redis was restarted, or never knew it: told once more, the calls that ran are those after it.
-                Ok(answers) if attempt == 0 && answers.iter().all(is_noscript) => {
-                    let load = redis::cmd("SCRIPT")
-                        .arg("LOAD")
-                        .arg(script.text.as_str())
-                        .query_async::<String>(&mut connection)
-                        .await;
-                    if let Err(error) = load {
-                        return Err(self.broken(error).await);
-                    }
-                }
-                Ok(answers) => return Ok(answers),
-                Err(error) => return Err(self.broken(error).await),
+    /// Runs calls of one script; each has an answer or an error of its own.
+    pub(crate) async fn scripts(
+        &self,
+        script: &Script,
+        calls: &[Cmd],
+    ) -> Result<Vec<Result<Value, RedisError>>, StoreError> {
+        let (number, mut connection) = self.scripts.connection(&self.servers).await?;
+        let answers = self.scripts_over(&mut connection, script, calls).await;
+        let broken = match &answers {
+            Ok(answers) => answers.iter().any(|answer| answer.as_ref().is_err_and(breaks)),
+            Err(error) => breaks(error),
+        };
+        if broken {
+            self.scripts.drop(number).await;
+        }
+        Ok(answers?)
+    }
+
+    async fn scripts_over(
+        &self,
+        connection: &mut Connection,
+        script: &Script,
+        calls: &[Cmd],
+    ) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
+        let mut answers = connection.each(calls).await?;
+        // A server was restarted, or never knew it. Those calls did not run: told once more, they run now, and only they.
+        let unknown: Vec<usize> =
+            (0..answers.len()).filter(|at| answers[*at].as_ref().is_err_and(is_noscript)).collect();
+        if !unknown.is_empty() {
+            redis::cmd("SCRIPT").arg("LOAD").arg(script.text.as_str()).query_async::<Value>(connection).await?;
+            let again: Vec<Cmd> = unknown.iter().map(|at| calls[*at].clone()).collect();
+            for (at, answer) in unknown.into_iter().zip(connection.each(&again).await?) {
+                answers[at] = answer;
             }
         }
-        Err(StoreError::Odd("it forgets scripts as soon as they are loaded".to_owned()))
-    }
-
-    async fn shared(&self) -> Result<MultiplexedConnection, StoreError> {
-        let mut shared = self.shared.lock().await;
-        if let Some(connection) = shared.as_ref() {
-            return Ok(connection.clone());
-        }
-        let connection = self.client.get_multiplexed_async_connection_with_config(&config()).await?;
-        *shared = Some(connection.clone());
-        Ok(connection)
-    }
-
-    /// The shared connection failed: the next call makes another.
-    async fn broken(&self, error: RedisError) -> StoreError {
-        *self.shared.lock().await = None;
-        error.into()
+        Ok(answers)
     }
 
     /// A connection of one's own that may wait for its answers, for following a stream.
-    pub(crate) async fn patient(&self) -> Result<MultiplexedConnection, StoreError> {
-        let config = config().set_response_timeout(Some(Duration::from_secs(15)));
-        Ok(self.client.get_multiplexed_async_connection_with_config(&config).await?)
+    pub(crate) async fn patient(&self) -> Result<Connection, StoreError> {
+        Ok(self.servers.connect(STREAM_WITHIN).await?)
     }
 }
 
-fn config() -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(Duration::from_secs(2)))
-        .set_response_timeout(Some(ANSWER_WITHIN))
+impl Link {
+    async fn noted<T>(&self, number: u64, answer: Result<T, RedisError>) -> Result<T, StoreError> {
+        if answer.as_ref().is_err_and(breaks) {
+            self.drop(number).await;
+        }
+        Ok(answer?)
+    }
 }
 
-fn is_noscript(answer: &Value) -> bool {
-    matches!(answer, Value::ServerError(error) if error.code() == "NOSCRIPT")
+fn is_noscript(error: &RedisError) -> bool {
+    error.code() == Some("NOSCRIPT")
 }
 
 fn field<'i>(info: &'i str, name: &str) -> Option<&'i str> {
@@ -221,11 +334,14 @@ impl Script {
         Self { text, sha }
     }
 
-    pub(crate) fn add_to<'a>(&self, pipeline: &mut Pipeline, tenant: &str, args: impl Iterator<Item = &'a [u8]>) {
-        let command = pipeline.cmd("EVALSHA").arg(&self.sha).arg(1).arg(prefix(tenant));
+    /// A call of it for one tenant.
+    pub(crate) fn call<'a>(&self, tenant: &str, args: impl Iterator<Item = &'a [u8]>) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&self.sha).arg(1).arg(prefix(tenant));
         for arg in args {
             command.arg(arg);
         }
+        command
     }
 }
 

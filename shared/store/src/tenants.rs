@@ -78,17 +78,16 @@ impl Tenants {
         Self { redis: redis.clone(), configuration: configuration.clone(), scripts: std::sync::Arc::new(scripts) }
     }
 
-    /// Makes a tenant; `Stale` where there is one of that id.
+    /// Makes a tenant; `Stale` where there is one of that id, or was: another's log would be its own.
     pub async fn create(&self, tenant: &Tenant) -> Result<Saved, StoreError> {
         // A Redis that came back empty must not get a mark of its own: it would pass for the one we knew.
         if let Some(known) = self.configuration.tenants().first() {
             self.configuration.latest(&known.tenant.id).await?;
         }
         // Into the set first: a member without a record is nobody, a record outside the set would never be loaded.
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("SET").arg(GENERATION).arg(fanfare_domain::hex(&rand::random::<[u8; 16]>())).arg("NX").ignore();
-        pipeline.cmd("SADD").arg(TENANTS).arg(tenant.id.as_str()).ignore();
-        self.redis.run_all::<()>(&pipeline).await?;
+        let mark = fanfare_domain::hex(&rand::random::<[u8; 16]>());
+        self.redis.run::<Value>(redis::cmd("SET").arg(GENERATION).arg(mark).arg("NX")).await?;
+        self.redis.run::<()>(redis::cmd("SADD").arg(TENANTS).arg(tenant.id.as_str())).await?;
         self.write(&self.scripts.put_tenant, &tenant.id, &[b"new", &json(tenant)]).await
     }
 
@@ -247,6 +246,7 @@ impl Tenants {
             "exists" | "stale" => return Ok(Saved::Stale),
             _ => Saved::Yes,
         };
+        self.redis.replicated(tenant.as_str()).await;
         // A crash in between costs nothing: the version travels with every event, and a claim returns the revision.
         self.tell(tenant.as_str()).await?;
         Ok(saved)
