@@ -1,4 +1,6 @@
-//! fanfare-scheduler: takes failures, lets retries wait in the broker's tiers, and draws a final failure's consequences.
+//! fanfare-scheduler: takes failures, lets retries wait in the broker's tiers, draws a final failure's consequences, and does
+//! jobs.
+mod jobs; // what webhooks held: released or cancelled, step by step
 mod metrics; // what is counted
 mod outcomes; // failures: a wait begins, or a webhook is disabled
 mod waits; // a tier has ended: the next one, or the dispatcher
@@ -8,10 +10,12 @@ use std::sync::Arc;
 use anyhow::Context;
 use fanfare_bus::{Bus, topology};
 use fanfare_runtime::Service;
-use fanfare_store::{Configuration, Deliveries, Redis, Tenants};
+use fanfare_store::{Configuration, Deliveries, Jobs, Redis, Tenants};
 
 /// Messages of one queue at work at once.
 const PREFETCH: u16 = 256;
+/// Jobs at work at once; the others wait for their turns.
+const JOBS: u16 = 64;
 
 /// Many small, short-lived pieces on several threads: what the system's allocator is slow at.
 #[global_allocator]
@@ -36,12 +40,26 @@ async fn main() -> anyhow::Result<()> {
     tasks.watch("redis", configuration.lost(), |lost| !lost);
     let metrics = metrics::Metrics::register(tasks.registry())?;
     let waits = Arc::new(waits::Waits { bus: bus.clone(), metrics: metrics.clone() });
+    let records = Deliveries::new(&redis, settings.dispatcher.timeout.0, 1, settings.log.retention);
+    let driver = Arc::new(jobs::Driver {
+        bus: bus.clone(),
+        jobs: Jobs::new(&redis, settings.dispatcher.max_in_flight_per_webhook, settings.log.retention),
+        records: records.clone(),
+        metrics: metrics.clone(),
+        stop: tasks.stop(),
+    });
     let outcomes = Arc::new(outcomes::Outcomes {
-        records: Deliveries::new(&redis, settings.dispatcher.timeout.0, 1, settings.log.retention),
+        records,
         tenants: Tenants::new(&redis, &configuration),
         waits: waits.clone(),
         speed,
         metrics,
+    });
+    tasks.spawn("jobs seen to", jobs::see_to(driver.clone()));
+    let (messages, stop) = (bus.clone(), tasks.stop());
+    tasks.spawn("jobs", async move {
+        messages.consume(topology::JOBS, JOBS, &stop, |message| driver.clone().settle(message)).await;
+        Ok(())
     });
     let (failures, ended, stop) = (bus.clone(), bus, tasks.stop());
     tasks.spawn("outcomes", async move {

@@ -1,6 +1,10 @@
 //! What the scheduler counts (operations.md, Metrics).
 
-use fanfare_domain::{DisableReason, ladder::TIERS_MS};
+use fanfare_domain::{
+    DisableReason,
+    job::{JobEnd, JobKind},
+    ladder::TIERS_MS,
+};
 use prometheus::{IntCounterVec, Opts, Registry};
 
 /// The scheduler's counters; every label value is there from the start.
@@ -8,6 +12,7 @@ use prometheus::{IntCounterVec, Opts, Registry};
 pub(crate) struct Metrics {
     retries: IntCounterVec,
     disabled: IntCounterVec,
+    jobs: IntCounterVec,
 }
 
 impl Metrics {
@@ -24,9 +29,19 @@ impl Metrics {
         [DisableReason::Gone, DisableReason::Exhausted]
             .iter()
             .for_each(|reason| drop(disabled.with_label_values(&[reason.as_str()])));
+        let jobs = IntCounterVec::new(
+            Opts::new("fanfare_jobs_ended_total", "Jobs that are over, by kind and end."),
+            &["kind", "end"],
+        )?;
+        for kind in [JobKind::Resume, JobKind::Cancel] {
+            for end in [JobEnd::Done, JobEnd::Off, JobEnd::Deleted, JobEnd::Superseded] {
+                let _ = jobs.with_label_values(&[kind.as_str(), end.as_str()]);
+            }
+        }
         registry.register(Box::new(retries.clone()))?;
         registry.register(Box::new(disabled.clone()))?;
-        Ok(Self { retries, disabled })
+        registry.register(Box::new(jobs.clone()))?;
+        Ok(Self { retries, disabled, jobs })
     }
 
     pub(crate) fn waits_in(&self, tier_ms: u64) {
@@ -35,5 +50,9 @@ impl Metrics {
 
     pub(crate) fn disabled(&self, reason: DisableReason) {
         self.disabled.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    pub(crate) fn job_ended(&self, kind: JobKind, end: JobEnd) {
+        self.jobs.with_label_values(&[kind.as_str(), end.as_str()]).inc();
     }
 }

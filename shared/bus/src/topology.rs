@@ -37,6 +37,11 @@ pub const KEY_DUE: &str = "due";
 /// The routing key of a delivery that is due when its tier ends.
 pub const KEY_MAIN: &str = "main";
 
+/// The routing key of a job that comes back when its tier ends.
+pub const KEY_JOB: &str = "job";
+/// The routing key of a notice that comes back when its tier ends.
+pub const KEY_NOTICE: &str = "notice";
+
 /// How many queues share the tenants' events.
 pub const EVENT_QUEUES: u8 = 8;
 /// `fanfare.dead` and `fanfare.rejected` hold no more than this.
@@ -134,6 +139,8 @@ pub async fn declare(channel: &Channel) -> Result<(), TopologyError> {
     work(channel, DUE).await?;
     bind(channel, DUE, DUE, KEY_DUE).await?;
     bind(channel, DUE, DELIVERIES, KEY_MAIN).await?;
+    bind(channel, DUE, JOBS, KEY_JOB).await?;
+    bind(channel, DUE, NOTICES, KEY_NOTICE).await?;
     for ms in TIERS_MS {
         let name = tier(ms);
         exchange(channel, &name, ExchangeKind::Fanout, None).await?;

@@ -5,6 +5,7 @@ mod blob; // an event's bytes, compressed
 mod config; // what is in force, in memory, at once
 mod deliveries; // claim, complete
 mod events; // claim an event, decide its matches
+mod jobs; // work on many deliveries, in steps
 mod log; // what happened, for people
 mod redis_link; // connections, scripts, errors
 mod seal; // secrets at rest
@@ -15,6 +16,7 @@ pub use config::{
 };
 pub use deliveries::{Attempted, Claim, ClaimRequest, Deliveries, Recorded, Verdict};
 pub use events::{Acceptance, Events, Matching};
+pub use jobs::{Cancelled, Jobs, Look, Open, Released};
 pub use log::{AttemptEntry, DeliveryDetail, DeliveryFilter, DeliveryView, EventView, HotLog, Log, Page, State};
 pub use redis_link::{Redis, RedisSettings, StoreError, surely};
 pub use seal::{SealError, Sealer};
