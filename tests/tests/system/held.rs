@@ -177,7 +177,7 @@ fn a_scheduler_killed_in_the_middle_of_a_resume_skips_and_doubles_nothing() {
         let receiver = Receiver::answering(Answer::status(200).after(Duration::from_millis(20))).await?;
         let webhook = holding(&fanfare, &tenant, &receiver, 200, &json!({})).await?;
         let mut second = Some(fanfare.another(Service::Scheduler).await?);
-        enable(&tenant, &webhook, "deliver").await?;
+        patch(&tenant, &webhook, &json!({ "active": true })).await?;
         for came in [20, 60, 100] {
             requests(&receiver, came).await?;
             fanfare.services.scheduler.kill();
