@@ -13,6 +13,7 @@ pub(crate) struct Metrics {
     retries: IntCounterVec,
     disabled: IntCounterVec,
     jobs: IntCounterVec,
+    mails: IntCounterVec,
 }
 
 impl Metrics {
@@ -38,10 +39,16 @@ impl Metrics {
                 let _ = jobs.with_label_values(&[kind.as_str(), end.as_str()]);
             }
         }
+        let mails = IntCounterVec::new(
+            Opts::new("fanfare_notice_mails_total", "Tries to send a notice by mail, by what came of them."),
+            &["outcome"],
+        )?;
+        ["sent", "refused", "delayed"].iter().for_each(|outcome| drop(mails.with_label_values(&[outcome])));
+        registry.register(Box::new(mails.clone()))?;
         registry.register(Box::new(retries.clone()))?;
         registry.register(Box::new(disabled.clone()))?;
         registry.register(Box::new(jobs.clone()))?;
-        Ok(Self { retries, disabled, jobs })
+        Ok(Self { retries, disabled, jobs, mails })
     }
 
     pub(crate) fn waits_in(&self, tier_ms: u64) {
@@ -54,5 +61,9 @@ impl Metrics {
 
     pub(crate) fn job_ended(&self, kind: JobKind, end: JobEnd) {
         self.jobs.with_label_values(&[kind.as_str(), end.as_str()]).inc();
+    }
+
+    pub(crate) fn mailed(&self, outcome: &str) {
+        self.mails.with_label_values(&[outcome]).inc();
     }
 }

@@ -1,4 +1,5 @@
-//! Errands: messages of our own queues that are no batch of events: a job to go on with. Each travels alone, in the same
+//! Errands: messages of our own queues that are no batch of events: a job to go on with, a notice to
+//! give. Each travels alone, in the same
 //! versioned form as a batch, and comes back after a wait through the same tiers.
 
 use std::time::Duration;
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     connection::Bus,
     consume::Message,
-    message::JobItem,
+    message::{JobItem, Notice},
     publish::{PublishError, Route, batch_properties},
     topology,
 };
@@ -25,6 +26,11 @@ pub trait Errand: Serialize + for<'de> Deserialize<'de> + Sync {
 impl Errand for JobItem {
     const QUEUE: &'static str = topology::JOBS;
     const KEY: &'static str = topology::KEY_JOB;
+}
+
+impl Errand for Notice {
+    const QUEUE: &'static str = topology::NOTICES;
+    const KEY: &'static str = topology::KEY_NOTICE;
 }
 
 impl Bus {

@@ -13,5 +13,7 @@ pub use ask::{Answers, ask_channel};
 pub use connection::{AmqpSettings, Bus, BusError, Link};
 pub use consume::{Message, Settled};
 pub use errand::Errand;
-pub use message::{Batch, DeliveryItem, Ended, EventItem, FormError, JobItem, Probe, VERSION, VERSION_HEADER, Waiting};
+pub use message::{
+    Batch, DeliveryItem, Ended, EventItem, FormError, JobItem, Notice, Probe, VERSION, VERSION_HEADER, Waiting, Way,
+};
 pub use publish::{BATCH_ITEMS, PublishError, Publisher, Route};

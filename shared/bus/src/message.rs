@@ -3,7 +3,7 @@
 //!
 //! Ids only: never a target, a secret or a header's value (delivery.md, Broker objects).
 
-use fanfare_domain::{DeliveryId, DisableReason, EventId, JobId, TenantId, WebhookId};
+use fanfare_domain::{DeliveryId, DisableReason, EventId, JobId, TenantId, WebhookId, notice::NoticeKind};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -124,6 +124,36 @@ pub struct JobItem {
     pub job: JobId,
     /// The turn this message is for, from 0: when the job has got further, the message is stale.
     pub turn: u32,
+}
+
+/// Something to tell of a webhook (`fanfare.notices`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Whose webhook it is.
+    pub tenant: TenantId,
+    /// Which.
+    pub webhook: WebhookId,
+    /// What is told.
+    pub kind: NoticeKind,
+    /// How.
+    pub way: Way,
+    /// The delivery whose failure is the cause.
+    pub delivery: DeliveryId,
+    /// When it happened, in unix milliseconds.
+    pub at: u64,
+    /// How often it could not be told.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tries: u32,
+}
+
+/// How something is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// By mail, to the webhook's `notifyEmail`.
+    Mail,
+    /// By an event that the tenant's own webhooks can subscribe to.
+    Event,
 }
 
 /// Why a message's body is none that we can read.

@@ -206,6 +206,19 @@ impl FromStr for DeliveryId {
     }
 }
 
+impl Serialize for DeliveryId {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for DeliveryId {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// `bytes` as lower-case hex digits.
 pub fn hex(bytes: &[u8]) -> String {
     use fmt::Write;

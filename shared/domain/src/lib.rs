@@ -7,6 +7,7 @@ mod field; // what is wrong with a field of what somebody sent
 mod id; // TenantId, EventId, WebhookId, DeliveryId, JobId: parsed once; derived where a step may repeat
 pub mod job; // work on many deliveries: what begins it, how fast it goes
 pub mod ladder; // the fixed delays that every wait is made of
+pub mod notice; // what is told when something goes wrong
 pub mod pattern; // what narrows a webhook: event patterns
 mod retry; // what follows an attempt
 pub mod signature; // Standard Webhooks

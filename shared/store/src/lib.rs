@@ -7,6 +7,7 @@ mod deliveries; // claim, complete
 mod events; // claim an event, decide its matches
 mod jobs; // work on many deliveries, in steps
 mod log; // what happened, for people
+mod notices; // one mail an hour per webhook and kind
 mod redis_link; // connections, scripts, errors
 mod seal; // secrets at rest
 mod tenants; // what the management API writes
@@ -18,6 +19,7 @@ pub use deliveries::{Attempted, Claim, ClaimRequest, Deliveries, Recorded, Verdi
 pub use events::{Acceptance, Events, Matching};
 pub use jobs::{Cancelled, Jobs, Look, Open, Released};
 pub use log::{AttemptEntry, DeliveryDetail, DeliveryFilter, DeliveryView, EventView, HotLog, Log, Page, State};
+pub use notices::{MailClaim, Notices};
 pub use redis_link::{Redis, RedisSettings, StoreError, surely};
 pub use seal::{SealError, Sealer};
 pub use tenants::{Acted, Saved, Tenants};

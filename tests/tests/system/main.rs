@@ -9,6 +9,7 @@ mod delivery; // an event reaches its receiver
 mod held; // what a webhook that gets no deliveries holds
 mod input; // what bad input gets
 mod languages; // publishers and receivers in Python
+mod notices; // mails and operational events
 mod retries; // failures come back
 mod waits; // delays live in the broker
 mod webhooks; // a change is in force at once

@@ -9,7 +9,7 @@ for _, id in ipairs(redis.call('HKEYS', P .. ':wc')) do
     total = total + held(id)
   end
 end
-redis.call('DEL', P .. ':w', P .. ':wc', P .. ':k')
+redis.call('DEL', P .. ':w', P .. ':wc', P .. ':k', P .. ':failing')
 local made = '0'
 if total > 0 then
   make_job(ARGV[1], 'cancel', table.concat(webhooks, ' '), total)

@@ -8,6 +8,7 @@ if not compact then return { 'missing' } end
 if expected and tonumber(string.match(compact, '^1 (%d+)')) ~= expected then return { 'stale' } end
 redis.call('HDEL', P .. ':wc', id)
 redis.call('HDEL', P .. ':w', id)
+redis.call('HDEL', P .. ':failing', id)
 local made = '0'
 if held(id) > 0 then
   make_job(ARGV[2], 'cancel', id, held(id))
