@@ -228,7 +228,8 @@ impl Jobs {
         let mut abandoned = Vec::new();
         for (member, at_ms) in due {
             let Some((tenant, job)) = parse_member(&member) else {
-                return Err(StoreError::Odd(format!("`{member}` in the index of jobs")));
+                tracing::error!(member, "the index of jobs holds what is no job");
+                continue;
             };
             let mut known = redis::cmd("HMGET");
             known.arg(format!("{}:job:{job}", prefix(tenant.as_str()))).arg("s").arg("turn").arg("lease");

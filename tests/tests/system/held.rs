@@ -120,7 +120,7 @@ fn what_a_disabled_webhook_holds_is_delivered_once_each_oldest_first_beside_what
         assert_eq!(listed, 300);
         loop {
             let depths = broker().await?.depths(&fanfare.vhost).await?;
-            let left: u64 = depths.iter().map(|queue| u64::from(queue.ready) + u64::from(queue.unacked)).sum();
+            let left: u64 = depths.iter().map(|queue| queue.ready + queue.unacked).sum();
             if left == 0 {
                 break;
             }
