@@ -16,9 +16,9 @@ use axum::{
     routing::{delete, get, post},
     serve::ListenerExt,
 };
-use fanfare_bus::{Answers, Bus, Link, ask_channel};
+use fanfare_bus::{Answers, Bus, JobItem, Link, ask_channel};
 use fanfare_catalog::Catalogs;
-use fanfare_domain::TargetRules;
+use fanfare_domain::{JobId, TargetRules, TenantId};
 use fanfare_runtime::{Problem, Settings};
 use fanfare_store::{Configuration, Deliveries, HotLog, Redis, Sealer, Tenants};
 use tokio::{
@@ -35,6 +35,8 @@ use crate::{
 const REQUESTS_AT_ONCE: usize = 512;
 /// How long the dispatcher's answer to a ping may take beyond the attempt itself: two hops through the broker.
 const PING_MARGIN: Duration = Duration::from_secs(5);
+/// How long a request waits for the broker to take a job's message.
+const JOB_CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the handlers share.
 pub(crate) struct Api {
@@ -86,6 +88,16 @@ impl Api {
             room: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),
             under_way: TaskTracker::new(),
         }))
+    }
+
+    /// Has a job begun. Where the broker does not take its message, a scheduler finds it in the index of jobs.
+    pub(crate) async fn begin(&self, tenant: &TenantId, job: JobId) {
+        let item = JobItem { tenant: tenant.clone(), job, turn: 0 };
+        match tokio::time::timeout(JOB_CONFIRMED_WITHIN, self.bus.send(&item)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%tenant, job = %item.job, %error, "a job begins later"),
+            Err(_) => tracing::warn!(%tenant, job = %item.job, "a job begins later: the broker does not confirm"),
+        }
     }
 
     /// Refuses what needs the broker while it takes nothing: a publish would wait for as long as that lasts.

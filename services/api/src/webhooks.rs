@@ -9,8 +9,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use fanfare_catalog::Catalog;
-use fanfare_domain::{FieldError, Webhook, WebhookId, webhook::Rules};
-use fanfare_runtime::{Problem, now_ms};
+use fanfare_domain::{FieldError, Webhook, WebhookId, job::Held, webhook::Rules};
+use fanfare_runtime::{Problem, fail_point, now_ms};
 use fanfare_store::{Saved, StoredSecret, StoredWebhook, TenantConfig};
 use serde_json::{Map, Value};
 
@@ -137,7 +137,8 @@ pub(crate) async fn create(
     Ok(response)
 }
 
-/// Changes a webhook on top of whatever is there, or of exactly what the client saw.
+/// Changes a webhook on top of whatever is there, or of exactly what the client saw. What it holds is delivered where this
+/// switches it on.
 async fn save(
     api: &Api,
     caller: &Caller<Manage>,
@@ -145,16 +146,34 @@ async fn save(
     if_match: IfMatch,
     change: impl Fn(&StoredWebhook) -> Result<StoredWebhook, Problem>,
 ) -> Result<StoredWebhook, Problem> {
+    save_and(api, caller, id, if_match, None, change).await
+}
+
+/// The same, and what is to become of what it holds; this is done also where nothing is changed.
+async fn save_and(
+    api: &Api,
+    caller: &Caller<Manage>,
+    id: &str,
+    if_match: IfMatch,
+    held: Option<Held>,
+    change: impl Fn(&StoredWebhook) -> Result<StoredWebhook, Problem>,
+) -> Result<StoredWebhook, Problem> {
     let mut config = caller.config.clone();
     for _ in 0..TRIES {
         let known = find(&config, id)?;
         if_match.allows(known.webhook.revision)?;
         let changed = change(known)?;
-        if changed == **known {
+        if changed == **known && held.is_none() {
             return Ok(changed);
         }
         let expected = Some(known.webhook.revision);
-        match api.tenants.put_webhook(caller.tenant(), &changed, expected).await.map_err(problem::store)? {
+        let saved = api.tenants.save_webhook(caller.tenant(), &changed, expected, held).await;
+        let (saved, job) = saved.map_err(problem::store)?;
+        fail_point("api.saved");
+        if let Some(job) = job {
+            api.begin(caller.tenant(), job).await;
+        }
+        match saved {
             Saved::Yes => return Ok(changed),
             Saved::Missing => return Err(nothing_here()),
             Saved::Stale => {
@@ -202,13 +221,6 @@ pub(crate) async fn remove(
 }
 
 /// What becomes of the deliveries held while a webhook was disabled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Held {
-    Deliver,
-    Cancel,
-    Keep,
-}
-
 fn held(mut body: Fields) -> Result<Held, Problem> {
     let held = body.optional("held", |value| match value.as_str() {
         Some("deliver") => Ok(Held::Deliver),
@@ -226,9 +238,8 @@ pub(crate) async fn enable(
     headers: HeaderMap,
     MaybeJson(body): MaybeJson,
 ) -> Result<Response, Problem> {
-    // What is held stays held for now, whichever is asked for: resuming is a job of the scheduler, which comes later.
-    held(body)?;
-    let saved = save(&api, &caller, &id, IfMatch::of(&headers), |known| Ok(enabled(known, now_ms())));
+    let held = Some(held(body)?);
+    let saved = save_and(&api, &caller, &id, IfMatch::of(&headers), held, |known| Ok(enabled(known, now_ms())));
     Ok(answer(&api, &caller, &saved.await?))
 }
 

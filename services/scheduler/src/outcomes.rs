@@ -7,13 +7,14 @@ use fanfare_runtime::{fail_point, now_ms};
 use fanfare_store::{Deliveries, Tenants, surely};
 use futures::future::join_all;
 
-use crate::{metrics::Metrics, waits::Waits};
+use crate::{metrics::Metrics, notices::Notices, waits::Waits};
 
 /// Everything that failures need.
 pub(crate) struct Outcomes {
     pub(crate) records: Deliveries,
     pub(crate) tenants: Tenants,
     pub(crate) waits: Arc<Waits>,
+    pub(crate) notices: Arc<Notices>,
     /// Divides every delay (`FANFARE_SCHEDULER__SPEED`).
     pub(crate) speed: u32,
     pub(crate) metrics: Metrics,
@@ -50,6 +51,8 @@ impl Outcomes {
             }
         };
         fail_point("scheduler.published");
+        // After the retry is on its way: what is told delays nothing.
+        surely("queueing a notice", || self.notices.queue(event, item)).await;
         let id = event.delivery_id(item);
         surely("noting a retry", || self.records.scheduled(&event.tenant, &id, item.attempt, item.epoch, due_ms)).await;
     }

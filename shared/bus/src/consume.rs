@@ -13,12 +13,13 @@ use lapin::{
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
     types::{AMQPValue, FieldTable},
 };
+use serde::Deserialize;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     connection::{ANSWER_WITHIN, Bus},
-    message::{Batch, VERSION_HEADER},
+    message::{self, Batch, VERSION_HEADER},
     publish::Route,
     topology::DEAD,
 };
@@ -58,8 +59,13 @@ pub enum Settled {
 impl Bus {
     /// Reads a message's batch. What is none is kept in `fanfare.dead` for the operator; `None` then, to be acked.
     pub async fn read(&self, message: &Message) -> Option<Batch> {
-        let why = match Batch::read(message.version(), &message.body) {
-            Ok(batch) => return Some(batch),
+        self.read_as(message).await
+    }
+
+    /// The same for what else our queues hold.
+    pub(crate) async fn read_as<T: for<'de> Deserialize<'de>>(&self, message: &Message) -> Option<T> {
+        let why = match message::read(message.version(), &message.body) {
+            Ok(read) => return Some(read),
             Err(why) => why,
         };
         tracing::error!(error = %why, routing_key = message.routing_key, "a message that cannot be read goes to fanfare.dead");

@@ -4,6 +4,7 @@
 mod ask; // a question over the broker, and its answer
 mod connection; // two connections per process, made again when lost
 mod consume; // messages in, acks out
+mod errand; // a job to go on with: messages that are no batch
 mod message; // what travels: batches of events with their deliveries
 mod publish; // batches out, confirms in
 pub mod topology; // exchanges and queues, declared in this one place
@@ -11,5 +12,8 @@ pub mod topology; // exchanges and queues, declared in this one place
 pub use ask::{Answers, ask_channel};
 pub use connection::{AmqpSettings, Bus, BusError, Link};
 pub use consume::{Message, Settled};
-pub use message::{Batch, DeliveryItem, Ended, EventItem, FormError, Probe, VERSION, VERSION_HEADER, Waiting};
+pub use errand::Errand;
+pub use message::{
+    Batch, DeliveryItem, Ended, EventItem, FormError, JobItem, Notice, Probe, VERSION, VERSION_HEADER, Waiting, Way,
+};
 pub use publish::{BATCH_ITEMS, PublishError, Publisher, Route};

@@ -3,7 +3,7 @@
 //!
 //! Ids only: never a target, a secret or a header's value (delivery.md, Broker objects).
 
-use fanfare_domain::{DeliveryId, DisableReason, EventId, TenantId, WebhookId};
+use fanfare_domain::{DeliveryId, DisableReason, EventId, JobId, TenantId, WebhookId, notice::NoticeKind};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -115,6 +115,47 @@ pub struct Probe {
     pub shape: String,
 }
 
+/// A job to go on with (`fanfare.jobs`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobItem {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Which.
+    pub job: JobId,
+    /// The turn this message is for, from 0: when the job has got further, the message is stale.
+    pub turn: u32,
+}
+
+/// Something to tell of a webhook (`fanfare.notices`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Whose webhook it is.
+    pub tenant: TenantId,
+    /// Which.
+    pub webhook: WebhookId,
+    /// What is told.
+    pub kind: NoticeKind,
+    /// How.
+    pub way: Way,
+    /// The delivery whose failure is the cause.
+    pub delivery: DeliveryId,
+    /// When it happened, in unix milliseconds.
+    pub at: u64,
+    /// How often it could not be told.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tries: u32,
+}
+
+/// How something is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// By mail, to the webhook's `notifyEmail`.
+    Mail,
+    /// By an event that the tenant's own webhooks can subscribe to.
+    Event,
+}
+
 /// Why a message's body is none that we can read.
 #[derive(Debug, thiserror::Error)]
 pub enum FormError {
@@ -124,19 +165,24 @@ pub enum FormError {
     /// It does not say its version.
     #[error("message without the header `{VERSION_HEADER}`: Fanfare did not write it")]
     Foreign,
-    /// It is no batch.
-    #[error("message is no batch of events: {0}")]
-    NotABatch(#[from] serde_json::Error),
+    /// It is not what its queue is for.
+    #[error("message is not what its queue is for: {0}")]
+    Other(#[from] serde_json::Error),
 }
 
 impl Batch {
     /// Reads a message's body of the given version. We always write one: a message without is somebody else's.
     pub fn read(version: Option<i32>, body: &[u8]) -> Result<Self, FormError> {
-        match version {
-            None => Err(FormError::Foreign),
-            Some(newer) if newer > VERSION => Err(FormError::Newer(newer)),
-            _ => Ok(serde_json::from_slice(body)?),
-        }
+        read(version, body)
+    }
+}
+
+/// Reads a message's body of the given version.
+pub(crate) fn read<T: for<'de> Deserialize<'de>>(version: Option<i32>, body: &[u8]) -> Result<T, FormError> {
+    match version {
+        None => Err(FormError::Foreign),
+        Some(newer) if newer > VERSION => Err(FormError::Newer(newer)),
+        _ => Ok(serde_json::from_slice(body)?),
     }
 }
 
@@ -174,7 +220,7 @@ mod tests {
     #[test]
     fn a_newer_form_is_not_guessed_at() {
         assert!(matches!(Batch::read(Some(2), b"{}"), Err(FormError::Newer(2))));
-        assert!(matches!(Batch::read(Some(1), b"[]"), Err(FormError::NotABatch(_))));
+        assert!(matches!(Batch::read(Some(1), b"[]"), Err(FormError::Other(_))));
         assert!(matches!(Batch::read(None, br#"{"events":[]}"#), Err(FormError::Foreign)));
     }
 }

@@ -72,6 +72,11 @@ impl Route {
         Self { exchange: topology::tier(tier_ms).into(), key: topology::events_queue(tenant).into() }
     }
 
+    /// The tier of so many milliseconds, and the key that says where its end leads ([`topology::KEY_JOB`] and its like).
+    pub(crate) fn tier_to(ms: u64, key: &'static str) -> Self {
+        Self { exchange: topology::tier(ms).into(), key: key.into() }
+    }
+
     /// What cannot be accepted: a fanout exchange, so that no header of the sender's routes it elsewhere.
     pub fn rejected() -> Self {
         Self { exchange: topology::REJECTED.into(), key: "".into() }
@@ -408,7 +413,7 @@ fn join(items: &[Item]) -> Vec<u8> {
     body
 }
 
-fn batch_properties() -> BasicProperties {
+pub(crate) fn batch_properties() -> BasicProperties {
     let mut headers = FieldTable::default();
     headers.insert(VERSION_HEADER.into(), AMQPValue::LongInt(VERSION));
     BasicProperties::default().with_delivery_mode(2).with_content_type("application/json".into()).with_headers(headers)

@@ -37,6 +37,11 @@ pub const KEY_DUE: &str = "due";
 /// The routing key of a delivery that is due when its tier ends.
 pub const KEY_MAIN: &str = "main";
 
+/// The routing key of a job that comes back when its tier ends.
+pub const KEY_JOB: &str = "job";
+/// The routing key of a notice that comes back when its tier ends.
+pub const KEY_NOTICE: &str = "notice";
+
 /// How many queues share the tenants' events.
 pub const EVENT_QUEUES: u8 = 8;
 /// `fanfare.dead` and `fanfare.rejected` hold no more than this.
@@ -137,6 +142,8 @@ pub async fn declare(channel: &Channel) -> Result<(), TopologyError> {
     for name in events_queues() {
         bind(channel, DUE, &name, &name).await?; // events that were put off come back to their queue
     }
+    bind(channel, DUE, JOBS, KEY_JOB).await?;
+    bind(channel, DUE, NOTICES, KEY_NOTICE).await?;
     for ms in TIERS_MS {
         let name = tier(ms);
         exchange(channel, &name, ExchangeKind::Fanout, None).await?;

@@ -6,7 +6,7 @@ use std::{borrow::Cow, fmt};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::de::{MapAccess, Visitor};
-use serde_json::value::RawValue;
+use serde_json::{Value, json, value::RawValue};
 use sha2::{Digest, Sha256};
 
 use crate::{field::FieldError, id::hex, span};
@@ -43,6 +43,27 @@ pub struct Event {
     /// Tells this event's content from another's under the same id: 32 hex digits, over everything but what was filled
     /// in at acceptance.
     pub content_hash: String,
+}
+
+impl Event {
+    /// An event of Fanfare's own making, about `subject`. The same arguments make the same event.
+    pub fn of_our_own(id: &str, source: &str, kind: &str, subject: &str, time_ms: u64, data: &Value) -> Self {
+        let whole = json!({
+            "specversion": "1.0", "id": id, "source": source, "type": kind, "subject": subject,
+            "time": span::rfc3339(time_ms), "datacontenttype": "application/json", "data": data,
+        });
+        let json = whole.to_string();
+        Self {
+            id: id.to_owned(),
+            source: source.to_owned(),
+            kind: kind.to_owned(),
+            tenant: None,
+            time_ms,
+            traceparent: None,
+            content_hash: hex(&Sha256::digest(&json)[..16]),
+            json: RawValue::from_string(json).expect("a value is written as valid JSON"),
+        }
+    }
 }
 
 /// What an event may leave out, and what stands for it then.

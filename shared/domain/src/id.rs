@@ -121,6 +121,27 @@ impl<'de> Deserialize<'de> for EventId {
     }
 }
 
+/// A job's id: letters and digits, for it becomes part of the ids of what the job makes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct JobId(std::sync::Arc<str>);
+textual_id!(JobId);
+
+impl JobId {
+    /// The id of a job made at `at_ms` (unix milliseconds), told apart by 80 bits of `chance`.
+    pub fn new(at_ms: u64, chance: u128) -> Self {
+        Self(Ulid::from_parts(at_ms, chance).to_string().into())
+    }
+}
+
+impl FromStr for JobId {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let fits = (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
+        if fits { Ok(Self(text.into())) } else { Err(IdError("must be 1 to 32 letters and digits")) }
+    }
+}
+
 /// A delivery: one event for one webhook, `<ulid>_<webhook id>`, and for a replay `<ulid>_<webhook id>_r<job>`.
 ///
 /// Derived, not drawn: doing a step twice makes the same ids. It holds no dot, which separates what Standard Webhooks
@@ -182,6 +203,19 @@ impl FromStr for DeliveryId {
             (Ok(event), Ok(webhook)) => Ok(Self { event, webhook, replay }),
             _ => Err(wrong),
         }
+    }
+}
+
+impl Serialize for DeliveryId {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for DeliveryId {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

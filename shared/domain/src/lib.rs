@@ -4,8 +4,10 @@
 //! Start at [`next_step`]: it decides the fate of a delivery.
 pub mod event; // a CloudEvent, from bytes to what we keep
 mod field; // what is wrong with a field of what somebody sent
-mod id; // TenantId, EventId, WebhookId, DeliveryId: parsed once; derived where a step may repeat
+mod id; // TenantId, EventId, WebhookId, DeliveryId, JobId: parsed once; derived where a step may repeat
+pub mod job; // work on many deliveries: what begins it, how fast it goes
 pub mod ladder; // the fixed delays that every wait is made of
+pub mod notice; // what is told when something goes wrong
 pub mod pattern; // what narrows a webhook: event patterns
 mod retry; // what follows an attempt
 pub mod signature; // Standard Webhooks
@@ -15,7 +17,7 @@ pub mod webhook; // a tenant's subscription, from what its tenant may write to w
 
 pub use event::Event;
 pub use field::FieldError;
-pub use id::{DeliveryId, EventId, IdError, TenantId, WebhookId, hex};
+pub use id::{DeliveryId, EventId, IdError, JobId, TenantId, WebhookId, hex};
 pub use pattern::{Pattern, PatternError};
 pub use retry::{
     Answer, Chance, DeliveryPolicy, DisableReason, Failure, NextStep, Outcome, RETRY_AFTER_MAX, next_step, outcome,

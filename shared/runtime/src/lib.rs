@@ -12,6 +12,7 @@ pub use fail_point::fail_point;
 pub use problem::Problem;
 pub use settings::{
     AdminSettings, AmqpSection, ApiSettings, CatalogSettings, DispatcherSettings, IngestSettings, LogSettings,
-    RedisSection, SchedulerSettings, SecretSettings, Service, Settings, TargetSettings, TelemetrySettings, settings,
+    RedisSection, SchedulerSettings, SecretSettings, Service, Settings, SmtpSettings, TargetSettings,
+    TelemetrySettings, settings,
 };
 pub use tasks::{Tasks, start};

@@ -506,6 +506,16 @@ impl Settings {
             self.ingest.dedup_window >= Span::secs(1),
             "setting FANFARE_INGEST__DEDUP_WINDOW: must be 1s or more"
         );
+        if let Some(url) = &self.smtp.url {
+            anyhow::ensure!(
+                url.starts_with("smtp://") || url.starts_with("smtps://"),
+                "setting FANFARE_SMTP__URL: must be `smtp://host:port` or `smtps://host:port`"
+            );
+            anyhow::ensure!(
+                self.smtp.from.is_some(),
+                "setting FANFARE_SMTP__FROM: is required where FANFARE_SMTP__URL is set, `Fanfare <fanfare@example.com>`"
+            );
+        }
         if let Some(format) = &self.telemetry.log_format {
             anyhow::ensure!(
                 matches!(format.as_str(), "text" | "json"),

@@ -6,7 +6,9 @@ mod catalogs; // the texts that deliveries were made by
 mod config; // what is in force, in memory, at once
 mod deliveries; // claim, complete
 mod events; // claim an event, decide its matches
+mod jobs; // work on many deliveries, in steps
 mod log; // what happened, for people
+mod notices; // one mail an hour per webhook and kind
 mod redis_link; // connections, scripts, errors
 mod seal; // secrets at rest
 mod servers; // one server, Sentinel or a cluster, by the URL
@@ -18,7 +20,9 @@ pub use config::{
 };
 pub use deliveries::{Attempted, Claim, ClaimRequest, Deliveries, Recorded, Verdict};
 pub use events::{Acceptance, Events, Matching};
+pub use jobs::{Cancelled, Jobs, Look, Open, Released};
 pub use log::{AttemptEntry, DeliveryDetail, DeliveryFilter, DeliveryView, EventView, HotLog, Log, Page, State};
+pub use notices::{MailClaim, Notices};
 pub use redis_link::{Redis, StoreError, surely, while_away};
 pub use seal::{SealError, Sealer};
 pub use servers::RedisSettings;

@@ -418,7 +418,7 @@ fn fits(view: &DeliveryView, filter: &DeliveryFilter) -> bool {
         && filter.to_ms.is_none_or(|to| view.created_ms < to)
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,7 +1,11 @@
 //! What the management API writes: tenants, keys, webhooks, acts on deliveries. Every write raises the tenant's version and
 //! is told to all who follow.
 
-use fanfare_domain::{DeliveryId, DisableReason, EventId, TenantId, WebhookId, webhook::Disabled};
+use fanfare_domain::{
+    DeliveryId, DisableReason, EventId, JobId, TenantId, WebhookId,
+    job::{Held, JobKind, Standing, job_of_save},
+    webhook::Disabled,
+};
 use redis::{FromRedisValue, Value};
 use serde::Serialize;
 
@@ -9,6 +13,8 @@ use crate::{
     config::{
         CHANGES, CHANGES_KEPT, Configuration, GENERATION, OPERATOR_KEYS, StoredKey, StoredWebhook, TENANTS, Tenant,
     },
+    jobs::{self, job_script},
+    log::now_ms,
     redis_link::{Redis, Script, StoreError},
 };
 
@@ -68,9 +74,9 @@ impl Tenants {
     pub fn new(redis: &Redis, configuration: &Configuration) -> Self {
         let scripts = Scripts {
             put_tenant: Script::new(include_str!("scripts/put_tenant.lua")),
-            delete_tenant: Script::new(include_str!("scripts/delete_tenant.lua")),
-            put_webhook: Script::new(include_str!("scripts/put_webhook.lua")),
-            delete_webhook: Script::new(include_str!("scripts/delete_webhook.lua")),
+            delete_tenant: job_script!("scripts/delete_tenant.lua"),
+            put_webhook: job_script!("scripts/put_webhook.lua"),
+            delete_webhook: job_script!("scripts/delete_webhook.lua"),
             put_key: Script::new(include_str!("scripts/put_key.lua")),
             delete_key: Script::new(include_str!("scripts/delete_key.lua")),
             decide: Script::new(include_str!("scripts/decide.lua")),
@@ -96,36 +102,59 @@ impl Tenants {
         self.write(&self.scripts.put_tenant, &tenant.id, &[b"known", &json(tenant)]).await
     }
 
-    /// Deletes a tenant with its webhooks and keys; what is pending is cancelled as it comes up.
+    /// Deletes a tenant with its webhooks and keys; what is pending is cancelled as it comes up, what is held by a job.
     pub async fn delete(&self, tenant: &TenantId) -> Result<Saved, StoreError> {
-        let deleted = self.write(&self.scripts.delete_tenant, tenant, &[]).await?;
+        let (deleted, _) = self.write_with_job(&self.scripts.delete_tenant, tenant, |job| vec![job]).await?;
         self.redis.run::<()>(redis::cmd("SREM").arg(TENANTS).arg(tenant.as_str())).await?;
         Ok(deleted)
     }
 
-    /// Saves a webhook. `expected`: the revision it has now; `None` makes a new one.
+    /// Saves a webhook. `expected`: the revision it has now; `None` makes a new one. Where this switches it on, a job
+    /// delivers what it holds.
     pub async fn put_webhook(
         &self,
         tenant: &TenantId,
         stored: &StoredWebhook,
         expected: Option<u64>,
     ) -> Result<Saved, StoreError> {
+        self.save_webhook(tenant, stored, expected, None).await.map(|(saved, _)| saved)
+    }
+
+    /// The same, with what is to become of the deliveries that it holds. Returns the job that this begins: whoever made it
+    /// publishes it; one that is lost on the way is found in the index of jobs.
+    pub async fn save_webhook(
+        &self,
+        tenant: &TenantId,
+        stored: &StoredWebhook,
+        expected: Option<u64>,
+        held: Option<Held>,
+    ) -> Result<(Saved, Option<JobId>), StoreError> {
         let webhook = &stored.webhook;
         let on = webhook.active && webhook.disabled.is_none();
         let (cap, rate) = (webhook.max_in_flight.unwrap_or(0), webhook.rate_limit.unwrap_or(0));
         let compact = format!("1 {} {} {cap} {rate}", webhook.revision, u8::from(on));
-        let args: [&[u8]; 4] = [
-            webhook.id.as_str().as_bytes(),
-            &expected.unwrap_or(0).to_string().into_bytes(),
-            &json(stored),
-            compact.as_bytes(),
-        ];
-        self.write(&self.scripts.put_webhook, tenant, &args).await
+        let after = if on { Standing::On } else { Standing::Off };
+        // Which of the two it is, the script knows: it sees what it saves over.
+        let jobs = [Standing::Off, Standing::On].map(|before| job_of_save(before, after, held));
+        let [off, on] = jobs.map(|kind| kind.map_or("", JobKind::as_str).as_bytes().to_vec());
+        let args = |job: Vec<u8>| {
+            let id = webhook.id.as_str().as_bytes().to_vec();
+            let expected = expected.unwrap_or(0).to_string().into_bytes();
+            vec![id, expected, json(stored), compact.into_bytes(), job, off, on]
+        };
+        if expected.is_none() || jobs == [None, None] {
+            let args = args(Vec::new());
+            let answer: Vec<String> =
+                self.redis.script(&self.scripts.put_webhook, tenant.as_str(), &refs(&args)).await?;
+            return Ok((self.saved(tenant, &answer).await?, None));
+        }
+        self.write_with_job(&self.scripts.put_webhook, tenant, args).await
     }
 
-    /// Deletes a webhook; what is pending for it is cancelled as it comes up.
+    /// Deletes a webhook; what is pending for it is cancelled as it comes up, what it holds by a job.
     pub async fn delete_webhook(&self, tenant: &TenantId, webhook: &WebhookId) -> Result<Saved, StoreError> {
-        self.write(&self.scripts.delete_webhook, tenant, &[webhook.as_str().as_bytes()]).await
+        let args = |job| vec![webhook.as_str().as_bytes().to_vec(), job];
+        self.write_with_job(&self.scripts.delete_webhook, tenant, args).await.map(|(saved, _)| saved)
     }
 
     /// Deletes a webhook if it is at this revision; `Stale` where it has changed.
@@ -135,8 +164,8 @@ impl Tenants {
         webhook: &WebhookId,
         revision: u64,
     ) -> Result<Saved, StoreError> {
-        let args: [&[u8]; 2] = [webhook.as_str().as_bytes(), &revision.to_string().into_bytes()];
-        self.write(&self.scripts.delete_webhook, tenant, &args).await
+        let args = |job| vec![webhook.as_str().as_bytes().to_vec(), job, revision.to_string().into_bytes()];
+        self.write_with_job(&self.scripts.delete_webhook, tenant, args).await.map(|(saved, _)| saved)
     }
 
     /// Disables a webhook, whatever else happens to it meanwhile. `false` where it is gone, or disabled already.
@@ -241,15 +270,40 @@ impl Tenants {
     async fn write(&self, script: &Script, tenant: &TenantId, args: &[&[u8]]) -> Result<Saved, StoreError> {
         let answer: Value = self.redis.script(script, tenant.as_str(), args).await?;
         let answer = String::from_redis_value(answer).map_err(|error| StoreError::Odd(error.to_string()))?;
-        let saved = match answer.as_str() {
-            "missing" => return Ok(Saved::Missing),
-            "exists" | "stale" => return Ok(Saved::Stale),
-            _ => Saved::Yes,
-        };
+        self.saved(tenant, &[answer]).await
+    }
+
+    /// A write that may make a job, which is given to the script's arguments. It stands in the index before it is made.
+    async fn write_with_job(
+        &self,
+        script: &Script,
+        tenant: &TenantId,
+        args: impl FnOnce(Vec<u8>) -> Vec<Vec<u8>>,
+    ) -> Result<(Saved, Option<JobId>), StoreError> {
+        let now_ms = now_ms();
+        let job = JobId::new(now_ms, rand::random());
+        jobs::announce(&self.redis, tenant, &job, now_ms).await?;
+        let args = args(job.as_str().as_bytes().to_vec());
+        let answer: Vec<String> = self.redis.script(script, tenant.as_str(), &refs(&args)).await?;
+        let made = answer.get(1).is_some_and(|made| made == "1");
+        if !made {
+            // Where this fails, whoever sees to the index finds that there is no such job.
+            let _ = jobs::strike_off(&self.redis, tenant, &job).await;
+        }
+        Ok((self.saved(tenant, &answer).await?, made.then_some(job)))
+    }
+
+    /// What a script's answer says of a write, which is told to all who follow.
+    async fn saved(&self, tenant: &TenantId, answer: &[String]) -> Result<Saved, StoreError> {
+        match answer.first().map(String::as_str) {
+            Some("missing") => return Ok(Saved::Missing),
+            Some("exists" | "stale") => return Ok(Saved::Stale),
+            _ => {}
+        }
         self.redis.replicated(tenant.as_str()).await;
         // A crash in between costs nothing: the version travels with every event, and a claim returns the revision.
         self.tell(tenant.as_str()).await?;
-        Ok(saved)
+        Ok(Saved::Yes)
     }
 
     async fn tell(&self, tenant: &str) -> Result<(), StoreError> {
@@ -261,4 +315,8 @@ impl Tenants {
 
 fn json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("a stored form has text keys and no failing part")
+}
+
+fn refs(args: &[Vec<u8>]) -> Vec<&[u8]> {
+    args.iter().map(Vec::as_slice).collect()
 }

@@ -13,7 +13,8 @@ use serde_json::json;
 
 use crate::fanfare::{Fanfare, requests, story};
 
-fn python() -> PathBuf {
+/// Python with the libraries that tests/languages/install puts in place.
+pub(crate) fn python() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")).join("languages/bin/python")
 }

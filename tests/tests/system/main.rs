@@ -7,8 +7,10 @@ mod cost; // broker messages and Redis calls per delivery
 mod crashes; // each service stopped dead at each step
 mod delivery; // an event reaches its receiver
 mod failover; // a primary of Redis that dies, and a cluster
+mod held; // what a webhook that gets no deliveries holds
 mod input; // what bad input gets
 mod languages; // publishers and receivers in Python
+mod notices; // mails and operational events
 mod products; // the five products, request by request
 mod records; // the one form of a delivery's record
 mod resilience; // what goes wrong with one stays there

@@ -30,7 +30,9 @@ local function record(i, ulid, field, id, token, verdict, event, there)
   else
     local log = field .. '.' .. ARGV[i + 8]
     r.lease, r.token = '0', '-'
+    -- Since when a webhook fails, for its notices; a success ends it.
     if verdict == 'd' then
+      gather('HDEL', P .. ':failing', id)
       local before = r.state
       r.state, r.final, r.claims, r.published, r.reason = 'd', NOW, 0, '1', '-'
       count(names[before], -1)
@@ -48,6 +50,7 @@ local function record(i, ulid, field, id, token, verdict, event, there)
       end
       if before == 'h' then call('ZREM', P .. ':held:' .. id, ulid .. '_' .. field) end
     elseif verdict == 'r' then
+      redis.call('HSETNX', P .. ':failing', id, NOW)
       -- Its message is on its way only when the scheduler says so.
       r.attempt, r.claims, r.due, r.published = tonumber(ARGV[i + 8]) + 1, 0, ARGV[i + 5], '0'
       call('HSET', event, field, written(r), log, ARGV[i + 9])
