@@ -8,6 +8,7 @@ mod crashes; // each service stopped dead at each step
 mod delivery; // an event reaches its receiver
 mod input; // what bad input gets
 mod languages; // publishers and receivers in Python
+mod management; // the management API by a document's own commands
 mod retries; // failures come back
 mod waits; // delays live in the broker
 mod webhooks; // a change is in force at once
