@@ -28,13 +28,14 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    acts, catalog, deliveries, events, keys, metrics::Metrics, ping, request::no_parameters, tenants, webhooks,
+    acts, catalog, deliveries, events, keys, metrics::Metrics, ping, probe::Turns, request::no_parameters, tenants,
+    webhooks,
 };
 
 /// Requests worked on at once; one more is asked to come again.
 const REQUESTS_AT_ONCE: usize = 512;
-/// How long the dispatcher's answer to a ping may take beyond the attempt itself: two hops through the broker.
-const PING_MARGIN: Duration = Duration::from_secs(5);
+/// How long a dispatcher's answer may take beyond the attempt itself: two hops through the broker.
+const ASK_MARGIN: Duration = Duration::from_secs(5);
 
 /// What the handlers share.
 pub(crate) struct Api {
@@ -49,7 +50,8 @@ pub(crate) struct Api {
     pub(crate) targets: TargetRules,
     pub(crate) bus: Bus,
     pub(crate) answers: Answers,
-    pub(crate) ping_patience: Duration,
+    pub(crate) turns: Arc<Turns>,
+    pub(crate) ask_patience: Duration,
     pub(crate) retention_ms: u64,
     metrics: Metrics,
     room: Arc<Semaphore>,
@@ -79,8 +81,9 @@ impl Api {
             sealer,
             targets: settings.target_rules(),
             answers: ask_channel(&bus),
+            turns: Arc::default(),
             bus,
-            ping_patience: timeout + PING_MARGIN,
+            ask_patience: timeout + ASK_MARGIN,
             retention_ms: retention.as_millis(),
             metrics,
             room: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),

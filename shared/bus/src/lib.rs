@@ -8,8 +8,10 @@ mod message; // what travels: batches of events with their deliveries
 mod publish; // batches out, confirms in
 pub mod topology; // exchanges and queues, declared in this one place
 
-pub use ask::{Answers, ask_channel};
+pub use ask::{Answers, AskError, Question, ask_channel};
 pub use connection::{AmqpSettings, Bus, BusError, Link};
 pub use consume::{Message, Settled};
-pub use message::{Batch, DeliveryItem, Ended, EventItem, FormError, Probe, VERSION, VERSION_HEADER, Waiting};
+pub use message::{
+    Batch, DeliveryItem, Ended, EventItem, FormError, Probe, ProbeOf, Probed, VERSION, VERSION_HEADER, Waiting,
+};
 pub use publish::{BATCH_ITEMS, PublishError, Publisher, Route};
