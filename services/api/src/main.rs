@@ -15,6 +15,7 @@ mod ping; // an example sent now
 mod probe; // a request to a target now, made by a dispatcher
 mod problem; // what follows from a failure behind us
 mod request; // what comes in: path, query, JSON body
+mod save; // read, change, test, write on top of what was read
 mod secret; // keys and secrets, made
 mod tenants; // the operator's tenants
 mod webhook_view; // a webhook as its tenant sees it

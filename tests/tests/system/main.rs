@@ -10,5 +10,6 @@ mod input; // what bad input gets
 mod languages; // publishers and receivers in Python
 mod management; // the management API by a document's own commands
 mod retries; // failures come back
+mod test_on_save; // what its target refuses is not saved
 mod waits; // delays live in the broker
 mod webhooks; // a change is in force at once
