@@ -5,12 +5,14 @@ mod attempt_view; // an attempt as shown
 mod auth; // who asks, and whether they may
 mod catalog; // event types and triggers
 mod deliveries; // what became of deliveries
+mod docs; // the description for people
 mod etag; // revisions, If-Match
 mod events; // what became of events
 mod examples; // events to send as examples
 mod keys; // tenants' keys and the operator's publish keys
 mod list; // queries of lists: limit, offset, sort, filters, cursors
 mod metrics; // what is counted
+mod openapi; // the description for machines
 mod ping; // an example sent now
 mod probe; // a request to a target now, made by a dispatcher
 mod problem; // what follows from a failure behind us

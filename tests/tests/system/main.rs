@@ -6,6 +6,7 @@ mod acceptance; // the same id again, and what ingest answers while its dependen
 mod cost; // broker messages and Redis calls per delivery
 mod crashes; // each service stopped dead at each step
 mod delivery; // an event reaches its receiver
+mod description; // what /openapi.json says is what the api does
 mod input; // what bad input gets
 mod languages; // publishers and receivers in Python
 mod management; // the management API by a document's own commands
