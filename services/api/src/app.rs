@@ -30,7 +30,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    acts, catalog, deliveries, docs, events, keys, metrics::Metrics, openapi, ping, probe::Turns,
+    acts, catalog, deliveries, docs, events, explain, keys, metrics::Metrics, openapi, ping, probe::Turns,
     request::no_parameters, tenants, webhooks,
 };
 
@@ -152,6 +152,8 @@ fn others(collections: &BTreeSet<&str>) -> Routes {
         ("/v1/deliveries/{id}/retry", post(acts::retry)),
         ("/v1/deliveries/{id}/cancel", post(acts::cancel)),
         ("/v1/events/{event}", get(events::read)),
+        ("/v1/events/{event}/explain", get(explain::event)),
+        ("/v1/filters/test", post(explain::filter)),
         ("/openapi.json", get(openapi::read)),
         ("/docs", get(docs::read)),
     ]

@@ -96,10 +96,10 @@ fn operation(write: &mut String, document: &Value, one: &Operation<'_>) {
     put(write, format_args!("<p class=\"call\"><code><b>{}</b> {}</code></p>\n", method.to_uppercase(), escaped(path)));
     put(write, format_args!("<p>{}</p>\n", prose(&operation["description"])));
     let key = items(&operation["security"]).next().and_then(|security| fields(security).next());
-    let who = key.map_or("No key is needed.".to_owned(), |(name, _)| {
+    let who = key.map_or("none is needed.".to_owned(), |(name, _)| {
         prose(&document["components"]["securitySchemes"][name]["description"])
     });
-    put(write, format_args!("<p>Shows: {who}</p>\n"));
+    put(write, format_args!("<p>Key: {who}</p>\n"));
     let mut parameters = items(&operation["parameters"]).peekable();
     if parameters.peek().is_some() {
         put(write, format_args!("<h4>Parameters</h4>\n<dl>\n"));

@@ -9,6 +9,7 @@ mod docs; // the description for people
 mod etag; // revisions, If-Match
 mod events; // what became of events
 mod examples; // events to send as examples
+mod explain; // why a webhook got an event, or did not
 mod keys; // tenants' keys and the operator's publish keys
 mod list; // queries of lists: limit, offset, sort, filters, cursors
 mod metrics; // what is counted

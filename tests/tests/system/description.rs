@@ -196,6 +196,9 @@ fn every_answer_is_as_described() {
         ask(own, "GET", "/v1/events", None, "/v1/events").await?;
         ask(own, "GET", &format!("/v1/events/{event}"), None, "/v1/events/{event}").await?;
         ask(own, "GET", "/v1/events/none", None, "/v1/events/{event}").await?; // 404
+        ask(own, "GET", &format!("/v1/events/{event}/explain"), None, "/v1/events/{event}/explain").await?;
+        let over = json!({ "filter": { "data": { "total": [{ "numeric": [">", 9_999] }] } }, "triggers": ["*"] });
+        ask(own, "POST", "/v1/filters/test", Some(over), "/v1/filters/test").await?;
         ask(own, "DELETE", &at, None, template).await?;
         fanfare.balance().await
     });

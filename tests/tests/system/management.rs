@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use fanfare_local::{Event, Receiver};
 use serde_json::{Value, json};
 
-use crate::fanfare::{Fanfare, Tenant, requests, story};
+use crate::fanfare::{Fanfare, Tenant, order, requests, story};
 
 /// A Fanfare that knows this folder's invented catalogs beside its own.
 pub(crate) async fn with_invented_catalogs() -> Result<Fanfare> {
@@ -275,6 +275,94 @@ fn a_method_that_an_address_does_not_take_is_answered_with_those_it_takes() {
             let mut allow: Vec<&str> = answer.headers["allow"].to_str()?.split(',').map(str::trim).collect();
             allow.sort_unstable();
             assert_eq!(allow, allowed, "{method} {path}");
+        }
+        fanfare.balance().await
+    });
+}
+
+#[test]
+fn an_event_is_explained_for_every_webhook() {
+    story(async {
+        let mut fanfare = Fanfare::start().await?;
+        let (tenant, other) = (fanfare.tenant("acme").await?, fanfare.tenant("other").await?);
+        let receiver = Receiver::start().await?;
+        let named = async |name: &str, trigger: &str, fields: Value| {
+            let mut all = json!({ "name": name });
+            if let (Some(all), Value::Object(fields)) = (all.as_object_mut(), fields) {
+                all.extend(fields);
+            }
+            tenant.webhook_with(&receiver, trigger, &all).await
+        };
+        named("wants it", "order.paid", json!({})).await?;
+        named("wants another", "order.sent", json!({})).await?;
+        named(
+            "wants more",
+            "*",
+            json!({ "filter": { "data": { "total": [{ "numeric": [">", 100] }], "currency": ["EUR"] } } }),
+        )
+        .await?;
+        named("is off", "order.paid", json!({ "active": false })).await?;
+        let event = tenant.client.publish(&order("order.paid", 12)).await?;
+        tenant.delivery_that_is(&event, "delivered").await?;
+        tenant.delivery_that_is(&event, "held").await?;
+        named("came later", "order.paid", json!({})).await?;
+
+        let path = format!("/v1/events/{event}/explain");
+        let explained = tenant.client.get(&path).await?;
+        let of = |name: &str| {
+            let webhooks = explained["webhooks"].as_array().into_iter().flatten();
+            webhooks.clone().find(|webhook| webhook["name"] == name).cloned().unwrap_or_default()
+        };
+        for (name, why, delivery) in [
+            ("wants it", "matched", json!("delivered")),
+            ("wants another", "no_trigger", Value::Null),
+            ("wants more", "filter", Value::Null),
+            ("is off", "inactive", json!("held")),
+            ("came later", "later", Value::Null),
+        ] {
+            assert_eq!((&of(name)["why"], &of(name)["delivery"]["status"]), (&json!(why), &delivery), "{explained}");
+        }
+        let parts = &of("wants more")["parts"];
+        assert_eq!(
+            (&parts[0]["path"], &parts[0]["found"], &parts[0]["holds"]),
+            (&json!("data.total"), &json!([12]), &json!(false))
+        );
+        assert_eq!((&parts[1]["path"], &parts[1]["holds"]), (&json!("data.currency"), &json!(true)));
+        assert_eq!(other.client.ask("GET", &path, None).await?.status, 404);
+        tenant
+            .client
+            .patch(
+                &format!("/v1/webhooks/{}", of("is off")["webhook"].as_str().context("an id")?),
+                &json!({ "active": true }),
+            )
+            .await?;
+        fanfare.balance().await
+    });
+}
+
+#[test]
+fn a_filter_is_tried_before_it_is_saved() {
+    story(async {
+        let mut fanfare = Fanfare::start().await?;
+        let tenant = fanfare.tenant("acme").await?;
+        let filter = json!({ "data": { "total": [{ "numeric": [">", 10] }] } });
+        let events = json!([{ "type": "a", "data": { "total": 11 } }, { "type": "b", "data": { "total": 10 } }]);
+        let body = json!({ "filter": filter, "events": events });
+        let tried = tenant.client.post("/v1/filters/test", &body).await?;
+        assert_eq!((&tried["total"], &tried["matched"]), (&json!(2), &json!(1)));
+        assert_eq!(tried["results"][1]["parts"][0]["found"], json!([10]));
+        let body = json!({ "filter": filter, "events": events, "triggers": ["b"] });
+        assert_eq!(tenant.client.post("/v1/filters/test", &body).await?["matched"], 0);
+        let examples = tenant.client.post("/v1/filters/test", &json!({ "filter": { "type": ["order.paid"] } })).await?;
+        assert!(examples["total"].as_u64() > examples["matched"].as_u64() && examples["matched"] == 1, "{examples}");
+        for (wrong, field) in [
+            (json!({ "filter": { "data": { "total": 7 } } }), "filter.data.total"),
+            (json!({ "filter": null, "triggers": [] }), "triggers"),
+            (json!({ "filter": null, "events": [1] }), "events"),
+            (json!({ "pattern": {} }), "pattern"),
+        ] {
+            let answer = tenant.client.ask("POST", "/v1/filters/test", Some(&wrong)).await?;
+            assert_eq!((answer.status, &answer.json()["errors"][0]["field"]), (422, &json!(field)), "{wrong}");
         }
         fanfare.balance().await
     });

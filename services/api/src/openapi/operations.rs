@@ -419,6 +419,31 @@ fn of_the_log() -> Vec<Operation> {
         ),
         operation("get", "/v1/events/{event}", "readEvent", READ, "Events", "Read an event with its deliveries")
             .answers(200, "The event.", reference("EventWithDeliveries")),
+        operation(
+            "get",
+            "/v1/events/{event}/explain",
+            "explainEvent",
+            READ,
+            "Events",
+            "Why each webhook got it, or did not",
+        )
+        .says("For each of the tenant's webhooks as they are now.")
+        .answers(200, "Each webhook with its reason.", {
+            let mut schema = listed("webhooks", "Explained");
+            schema["required"] = json!(["event", "webhooks"]);
+            schema["properties"]["event"] = text();
+            schema
+        }),
+        operation("post", "/v1/filters/test", "testFilter", READ_OR_MANAGE, "Events", "Try a filter")
+            .says("On the events given, or on the catalog's examples. Nothing is stored.")
+            .takes("FilterTest")
+            .answers(200, "What it does to each.", {
+                let mut schema = listed("results", "FilterTried");
+                schema["required"] = json!(["total", "matched", "results"]);
+                schema["properties"]["total"] = json!({ "type": "integer" });
+                schema["properties"]["matched"] = json!({ "type": "integer" });
+                schema
+            }),
     ]
 }
 

@@ -35,6 +35,10 @@ pub(super) fn all() -> Value {
         ("Attempt", attempt()),
         ("Event", object(&event())),
         ("EventWithDeliveries", event_with_deliveries()),
+        ("Explained", explained()),
+        ("FilterPart", filter_part()),
+        ("FilterTest", filter_test()),
+        ("FilterTried", filter_tried()),
         ("Tenant", tenant()),
         ("NewTenant", new_tenant()),
         ("TenantChange", tenant_change()),
@@ -304,6 +308,55 @@ fn event_with_deliveries() -> Value {
     let published = json!({ "type": ["object", "null"], "description": "As it was published; null where it is gone." });
     let more = vec![("deliveries", list("Delivery", "One per webhook.")), ("cloudEvent", published)];
     object(&[event(), more].concat())
+}
+
+fn explained() -> Value {
+    let reasons = ["matched", "inactive", "disabled", "no_trigger", "filter", "later", "not_yet", "gone"];
+    object(&[
+        ("webhook", text("The webhook.")),
+        ("name", text_or_null("Its name.")),
+        ("why", json!({ "enum": reasons })),
+        ("detail", text("The reason in words.")),
+        (
+            "parts",
+            list("FilterPart", "The parts of its filter, where that is the reason; those that do not hold come first."),
+        ),
+        ("delivery", json!({ "anyOf": [reference("Delivery"), { "type": "null" }] })),
+    ])
+}
+
+fn filter_part() -> Value {
+    object(&[
+        ("path", text("Where it stands in the filter: `data.total`.")),
+        ("wants", json!({ "description": "What stands there." })),
+        (
+            "found",
+            json!({ "type": "array", "description": "What the event has there, the first ten; nothing: no such field." }),
+        ),
+        ("holds", json!({ "type": "boolean", "description": "Whether the event has one that will do." })),
+    ])
+}
+
+fn filter_test() -> Value {
+    json!({
+        "type": "object", "additionalProperties": false,
+        "properties": {
+            "filter": webhook_field("filter"),
+            "triggers": { "type": ["array", "null"], "items": { "type": "string" }, "minItems": 1,
+                "description": "Any event will do where there are none." },
+            "events": { "type": ["array", "null"], "items": { "type": "object" }, "maxItems": 50,
+                "description": "As published; the catalog's examples where there are none." },
+        },
+    })
+}
+
+fn filter_tried() -> Value {
+    object(&[
+        ("event", json!({ "type": "object" })),
+        ("matches", json!({ "type": "boolean" })),
+        ("detail", text("The reason in words.")),
+        ("parts", list("FilterPart", "Where it does not match for the filter; those that do not hold come first.")),
+    ])
 }
 
 fn tenant_name() -> Value {
