@@ -36,9 +36,11 @@ enum Judged {
 
 /// `triggers`: `None` where any event will do.
 fn judge(catalog: &Catalog, triggers: Option<&[String]>, filter: Option<&Value>, event: &Value) -> Judged {
+    // Fanfare's own events are asked for by name: no pattern stands for them.
+    let is_own = event["type"].as_str().is_some_and(|kind| kind.starts_with("fanfare."));
     let stands_for_it = |trigger: &String| match catalog.trigger_rule(trigger) {
         Some(TriggerRule::EventType(kind)) => event["type"] == kind,
-        Some(TriggerRule::Pattern { pattern, .. }) => pattern.matches(event),
+        Some(TriggerRule::Pattern { pattern, .. }) => !is_own && pattern.matches(event),
         None => false,
     };
     if triggers.is_some_and(|triggers| !triggers.iter().any(stands_for_it)) {
@@ -260,6 +262,12 @@ mod tests {
             };
             assert_eq!(told, expected, "{triggers:?} {filter:?}");
         }
+        let own = json!({ "type": "fanfare.webhook.disabled" });
+        assert_eq!(
+            judge(catalog, Some(&names(&["*"])), None, &own),
+            Judged::NoTrigger,
+            "no pattern stands for our own"
+        );
     }
 
     #[test]

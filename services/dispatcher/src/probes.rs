@@ -70,7 +70,7 @@ impl Dispatch {
             ProbeOf::Stored { revision } => self.webhooks.at_least(&probe.tenant, &probe.webhook, *revision).await,
             ProbeOf::Unsaved { sealed } => {
                 let text = self.webhooks.sealer().open(&probe.tenant, &probe.webhook, sealed)?;
-                let stored = serde_json::from_str(&text).map_err(|_| NotReady::Unreadable)?;
+                let stored = serde_json::from_str(&text).map_err(|_| NotReady::UnknownForm)?;
                 self.webhooks.unsaved(&probe.tenant, &stored).await.map(Arc::new)
             }
         }

@@ -52,7 +52,7 @@ pub(crate) enum NotReady {
     #[error("a stored header is none")]
     Header,
     #[error("a webhook that is not saved yet is of a form that this version does not read")]
-    Unreadable,
+    UnknownForm,
 }
 
 /// All webhooks that were asked for.

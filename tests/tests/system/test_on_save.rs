@@ -333,11 +333,7 @@ fn bodies(requests: &[Arc<Recorded>]) -> Vec<Value> {
 #[test]
 fn tracebuzz_saves_with_a_200_gives_up_after_ten_retries_and_comes_back_by_a_save() {
     story(async {
-        let mut fanfare = Fanfare::start_with(&[
-            ("FANFARE_SCHEDULER__SPEED", "100000"),
-            ("FANFARE_CATALOGS__PATH", "/tmp/trial-catalogs"),
-        ])
-        .await?;
+        let mut fanfare = Fanfare::start_with(&[("FANFARE_SCHEDULER__SPEED", "100000")]).await?;
         let tenant = fanfare.tenant_of("profile", "tracebuzz").await?;
         let receiver = Receiver::answering(202).await?;
         let body = json!({
