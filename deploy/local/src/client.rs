@@ -137,7 +137,21 @@ impl Client {
 
     /// Asks the api; `path` begins with `/v1`.
     pub async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answered> {
+        self.ask_with(method, path, &[], body).await
+    }
+
+    /// The same with headers.
+    pub async fn ask_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Answered> {
         let mut request = self.http.request(method.parse()?, format!("{}{path}", self.api)).bearer_auth(&self.token);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }

@@ -1,6 +1,7 @@
 //! The routes (contract.md, Management API), what their handlers share, and what every request has around it.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -9,11 +10,12 @@ use std::{
 use anyhow::Context;
 use axum::{
     Router,
+    body::Bytes,
     extract::{MatchedPath, Request, State},
     http::StatusCode,
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{delete, get, post},
+    routing::{MethodRouter, delete, get, post},
     serve::ListenerExt,
 };
 use fanfare_bus::{Answers, Bus, JobItem, Link, ask_channel};
@@ -28,13 +30,14 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    acts, catalog, deliveries, events, keys, metrics::Metrics, ping, request::no_parameters, tenants, webhooks,
+    acts, catalog, deliveries, docs, events, explain, keys, metrics::Metrics, openapi, ping, probe::Turns,
+    request::no_parameters, tenants, webhooks,
 };
 
 /// Requests worked on at once; one more is asked to come again.
 const REQUESTS_AT_ONCE: usize = 512;
-/// How long the dispatcher's answer to a ping may take beyond the attempt itself: two hops through the broker.
-const PING_MARGIN: Duration = Duration::from_secs(5);
+/// How long a dispatcher's answer may take beyond the attempt itself: two hops through the broker.
+const ASK_MARGIN: Duration = Duration::from_secs(5);
 /// How long a request waits for the broker to take a job's message.
 const JOB_CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
 
@@ -51,8 +54,12 @@ pub(crate) struct Api {
     pub(crate) targets: TargetRules,
     pub(crate) bus: Bus,
     pub(crate) answers: Answers,
-    pub(crate) ping_patience: Duration,
+    pub(crate) turns: Arc<Turns>,
+    pub(crate) ask_patience: Duration,
     pub(crate) retention_ms: u64,
+    /// `/openapi.json` and `/docs`, made once.
+    pub(crate) openapi: Bytes,
+    pub(crate) docs: Bytes,
     metrics: Metrics,
     room: Arc<Semaphore>,
     under_way: TaskTracker,
@@ -70,8 +77,11 @@ impl Api {
     ) -> anyhow::Result<Arc<Self>> {
         let admin_token = settings.api.admin_token.clone().context("setting FANFARE_API__ADMIN_TOKEN: is required")?;
         let (retention, timeout) = (settings.log.retention, settings.dispatcher.timeout.0);
+        let description = openapi::document(&collections(&catalogs));
         Ok(Arc::new(Self {
             admin_token,
+            openapi: description.to_string().into(),
+            docs: docs::page(&description).into(),
             catalogs,
             lost: configuration.lost(),
             tenants: Tenants::new(redis, &configuration),
@@ -81,8 +91,9 @@ impl Api {
             sealer,
             targets: settings.target_rules(),
             answers: ask_channel(&bus),
+            turns: Arc::default(),
             bus,
-            ping_patience: timeout + PING_MARGIN,
+            ask_patience: timeout + ASK_MARGIN,
             retention_ms: retention.as_millis(),
             metrics,
             room: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),
@@ -125,35 +136,66 @@ pub(crate) fn check_collections(catalogs: &Catalogs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn routes(api: &Arc<Api>) -> Router {
-    let mut lists = Router::new()
-        .route("/v1/tenants", get(tenants::list))
-        .route("/v1/deliveries", get(deliveries::list))
-        .route("/v1/events", get(events::list));
-    let mut others = Router::new()
-        .route("/v1/tenants", post(tenants::create))
-        .route("/v1/tenants/{id}", get(tenants::read).patch(tenants::change).delete(tenants::remove))
-        .route("/v1/tenants/{id}/keys", get(keys::list).post(keys::create))
-        .route("/v1/tenants/{id}/keys/{key}", delete(keys::remove))
-        .route("/v1/keys", get(keys::list_operators).post(keys::create_operators))
-        .route("/v1/keys/{key}", delete(keys::remove_operators))
-        .route("/v1/event-types", get(catalog::event_types))
-        .route("/v1/triggers", get(catalog::triggers))
-        .route("/v1/deliveries/{id}", get(deliveries::read))
-        .route("/v1/deliveries/{id}/retry", post(acts::retry))
-        .route("/v1/deliveries/{id}/cancel", post(acts::cancel))
-        .route("/v1/events/{event}", get(events::read));
-    for name in collections(&api.catalogs) {
-        lists = lists.route(&format!("/v1/{name}"), get(webhooks::list));
-        others = others
-            .route(&format!("/v1/{name}"), post(webhooks::create))
-            .route(&format!("/v1/{name}/{{id}}"), get(webhooks::read).patch(webhooks::change).delete(webhooks::remove))
-            .route(&format!("/v1/{name}/{{id}}/ping"), post(ping::send))
-            .route(&format!("/v1/{name}/{{id}}/secret/rotate"), post(webhooks::rotate))
-            .route(&format!("/v1/{name}/{{id}}/enable"), post(webhooks::enable));
+type Routes = Vec<(String, MethodRouter<Arc<Api>>)>;
+
+/// The addresses whose answers are asked for in parts and narrowed, by parameters.
+fn lists(collections: &BTreeSet<&str>) -> Routes {
+    let mut routes = vec![
+        ("/v1/tenants".to_owned(), get(tenants::list)),
+        ("/v1/deliveries".to_owned(), get(deliveries::list)),
+        ("/v1/events".to_owned(), get(events::list)),
+    ];
+    routes.extend(collections.iter().map(|name| (format!("/v1/{name}"), get(webhooks::list))));
+    routes
+}
+
+/// The addresses that take no parameters.
+fn others(collections: &BTreeSet<&str>) -> Routes {
+    let mut routes: Routes = [
+        ("/v1/tenants", post(tenants::create)),
+        ("/v1/tenants/{id}", get(tenants::read).patch(tenants::change).delete(tenants::remove)),
+        ("/v1/tenants/{id}/keys", get(keys::list).post(keys::create)),
+        ("/v1/tenants/{id}/keys/{key}", delete(keys::remove)),
+        ("/v1/keys", get(keys::list_operators).post(keys::create_operators)),
+        ("/v1/keys/{key}", delete(keys::remove_operators)),
+        ("/v1/event-types", get(catalog::event_types)),
+        ("/v1/triggers", get(catalog::triggers)),
+        ("/v1/deliveries/{id}", get(deliveries::read)),
+        ("/v1/deliveries/{id}/retry", post(acts::retry)),
+        ("/v1/deliveries/{id}/cancel", post(acts::cancel)),
+        ("/v1/events/{event}", get(events::read)),
+        ("/v1/events/{event}/explain", get(explain::event)),
+        ("/v1/filters/test", post(explain::filter)),
+        ("/openapi.json", get(openapi::read)),
+        ("/docs", get(docs::read)),
+    ]
+    .map(|(path, methods)| (path.to_owned(), methods))
+    .into();
+    for name in collections {
+        let at = |rest: &str| format!("/v1/{name}{rest}");
+        routes.extend([
+            (at(""), post(webhooks::create)),
+            (at("/{id}"), get(webhooks::read).patch(webhooks::change).delete(webhooks::remove)),
+            (at("/{id}/ping"), post(ping::send)),
+            (at("/{id}/secret/rotate"), post(webhooks::rotate)),
+            (at("/{id}/enable"), post(webhooks::enable)),
+        ]);
     }
-    lists
-        .merge(others.route_layer(from_fn(no_parameters)))
+    routes
+}
+
+/// Every address that there is.
+#[cfg(test)]
+pub(crate) fn addresses(collections: &BTreeSet<&str>) -> BTreeSet<String> {
+    lists(collections).into_iter().chain(others(collections)).map(|(path, _)| path).collect()
+}
+
+fn routes(api: &Arc<Api>) -> Router {
+    let collections = collections(&api.catalogs);
+    let routed =
+        |routes: Routes| routes.into_iter().fold(Router::new(), |router, (path, methods)| router.route(&path, methods));
+    routed(lists(&collections))
+        .merge(routed(others(&collections)).route_layer(from_fn(no_parameters)))
         .fallback(|| async { nothing_here() })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method: `Allow` says which")
@@ -163,7 +205,7 @@ fn routes(api: &Arc<Api>) -> Router {
 }
 
 /// What lists of webhooks are called: the contract's own name, and those of the catalogs.
-fn collections(catalogs: &Catalogs) -> std::collections::BTreeSet<&str> {
+fn collections(catalogs: &Catalogs) -> BTreeSet<&str> {
     let own = catalogs.names().filter_map(|name| catalogs.get(name)).map(|catalog| catalog.collection());
     own.chain([webhooks::COLLECTION]).collect()
 }

@@ -6,18 +6,24 @@ mod auth; // who asks, and whether they may
 mod catalog; // event types and triggers
 mod check_catalog; // --check-catalog
 mod deliveries; // what became of deliveries
+mod docs; // the description for people
 mod etag; // revisions, If-Match
-mod events;
+mod events; // what became of events
+mod examples; // events to send as examples
+mod explain; // why a webhook got an event, or did not
 mod keys; // tenants' keys and the operator's publish keys
 mod list; // queries of lists: limit, offset, sort, filters, cursors
 mod metrics; // what is counted
+mod openapi; // the description for machines
 mod ping; // an example sent now
+mod probe; // a request to a target now, made by a dispatcher
 mod problem; // what follows from a failure behind us
 mod request; // what comes in: path, query, JSON body
+mod save; // read, change, test, write on top of what was read
 mod secret; // keys and secrets, made
 mod tenants; // the operator's tenants
 mod webhook_view; // a webhook as its tenant sees it
-mod webhooks; // webhooks: list, read, write, enable, rotate // what became of events
+mod webhooks; // webhooks: list, read, write, enable, rotate
 
 use anyhow::Context;
 use fanfare_bus::{Bus, Link};

@@ -1,4 +1,4 @@
-//! Webhooks: list, read, write, enable, rotate. Every write is made on top of the revision it was judged by.
+//! Webhooks: list, read, write, enable, rotate.
 
 use std::{str::FromStr, sync::Arc};
 
@@ -10,7 +10,7 @@ use axum::{
 };
 use fanfare_catalog::Catalog;
 use fanfare_domain::{FieldError, Webhook, WebhookId, job::Held, webhook::Rules};
-use fanfare_runtime::{Problem, fail_point, now_ms};
+use fanfare_runtime::{Problem, now_ms};
 use fanfare_store::{Saved, StoredSecret, StoredWebhook, TenantConfig};
 use serde_json::{Map, Value};
 
@@ -21,6 +21,7 @@ use crate::{
     list::WebhookQuery,
     problem::{self, invalid},
     request::{At, Fields, Json, MaybeJson},
+    save::{self, Test},
     secret,
     webhook_view::view,
 };
@@ -29,8 +30,6 @@ use crate::{
 pub(crate) const COLLECTION: &str = "webhooks";
 /// The stored form of a webhook that is written here.
 const FORM: u32 = 1;
-/// How often a change is made again on top of somebody else's.
-const TRIES: usize = 32;
 /// How long the secret before also signs.
 const GRACE_SECS: u64 = 86_400;
 const MAX_GRACE_SECS: u64 = 604_800;
@@ -126,63 +125,11 @@ pub(crate) async fn create(
     let secret = secret::webhook_secret(caller.catalog.secret_form());
     let secret = api.sealer.seal(caller.tenant(), &webhook.id, &secret);
     let stored = StoredWebhook { v: FORM, webhook, secret, previous: None };
-    match api.tenants.put_webhook(caller.tenant(), &stored, None).await.map_err(problem::store)? {
-        Saved::Yes => {}
-        Saved::Missing => return Err(nothing_here()), // its tenant was deleted meanwhile
-        Saved::Stale => return Err(Problem::unavailable("the id drawn is taken")), // 64 bits of chance: never seen
-    }
+    let stored = save::create(&api, &caller, stored).await?;
     let location = HeaderValue::from_str(&format!("/v1/{collection}/{}", stored.webhook.id));
     let mut response = (StatusCode::CREATED, answer(&api, &caller, &stored)).into_response();
     response.headers_mut().extend(location.ok().map(|location| (header::LOCATION, location)));
     Ok(response)
-}
-
-/// Changes a webhook on top of whatever is there, or of exactly what the client saw. What it holds is delivered where this
-/// switches it on.
-async fn save(
-    api: &Api,
-    caller: &Caller<Manage>,
-    id: &str,
-    if_match: IfMatch,
-    change: impl Fn(&StoredWebhook) -> Result<StoredWebhook, Problem>,
-) -> Result<StoredWebhook, Problem> {
-    save_and(api, caller, id, if_match, None, change).await
-}
-
-/// The same, and what is to become of what it holds; this is done also where nothing is changed.
-async fn save_and(
-    api: &Api,
-    caller: &Caller<Manage>,
-    id: &str,
-    if_match: IfMatch,
-    held: Option<Held>,
-    change: impl Fn(&StoredWebhook) -> Result<StoredWebhook, Problem>,
-) -> Result<StoredWebhook, Problem> {
-    let mut config = caller.config.clone();
-    for _ in 0..TRIES {
-        let known = find(&config, id)?;
-        if_match.allows(known.webhook.revision)?;
-        let changed = change(known)?;
-        if changed == **known && held.is_none() {
-            return Ok(changed);
-        }
-        let expected = Some(known.webhook.revision);
-        let saved = api.tenants.save_webhook(caller.tenant(), &changed, expected, held).await;
-        let (saved, job) = saved.map_err(problem::store)?;
-        fail_point("api.saved");
-        if let Some(job) = job {
-            api.begin(caller.tenant(), job).await;
-        }
-        match saved {
-            Saved::Yes => return Ok(changed),
-            Saved::Missing => return Err(nothing_here()),
-            Saved::Stale => {
-                let now = api.configuration.now(caller.tenant()).await.map_err(problem::store)?;
-                config = now.ok_or_else(nothing_here)?;
-            }
-        }
-    }
-    Err(Problem::new(StatusCode::CONFLICT, "others change this webhook all the time: try again"))
 }
 
 pub(crate) async fn change(
@@ -193,7 +140,7 @@ pub(crate) async fn change(
     Json(body): Json,
 ) -> Result<Response, Problem> {
     let body = body.into_map();
-    let saved = save(&api, &caller, &id, IfMatch::of(&headers), |known| {
+    let saved = save::save(&api, &caller, &id, IfMatch::of(&headers), Test::OnSave, None, |known| {
         let webhook = judged(&api, &caller.catalog, |rules| known.webhook.changed(&body, now_ms(), rules))?;
         Ok(StoredWebhook { webhook, ..known.clone() })
     });
@@ -239,7 +186,8 @@ pub(crate) async fn enable(
     MaybeJson(body): MaybeJson,
 ) -> Result<Response, Problem> {
     let held = Some(held(body)?);
-    let saved = save_and(&api, &caller, &id, IfMatch::of(&headers), held, |known| Ok(enabled(known, now_ms())));
+    let change = |known: &StoredWebhook| Ok(enabled(known, now_ms()));
+    let saved = save::save(&api, &caller, &id, IfMatch::of(&headers), Test::OnSave, held, change);
     Ok(answer(&api, &caller, &saved.await?))
 }
 
@@ -270,7 +218,7 @@ pub(crate) async fn rotate(
 ) -> Result<Response, Problem> {
     let grace_secs = grace(body)?;
     let secret = secret::webhook_secret(caller.catalog.secret_form());
-    let saved = save(&api, &caller, &id, IfMatch::of(&headers), |known| {
+    let saved = save::save(&api, &caller, &id, IfMatch::of(&headers), Test::Never, None, |known| {
         let sealed = api.sealer.seal(caller.tenant(), &known.webhook.id, &secret);
         Ok(rotated(known, sealed, grace_secs, now_ms()))
     });

@@ -410,7 +410,8 @@ fn disables(reason: &str, policy: &DeliveryPolicy) -> Option<DisableReason> {
     }
 }
 
-fn entry_without_request(webhook: &InForce) -> AttemptEntry {
+/// An attempt of which no request came about.
+pub(crate) fn entry_without_request(webhook: &InForce) -> AttemptEntry {
     AttemptEntry {
         v: 1,
         at: now_ms(),

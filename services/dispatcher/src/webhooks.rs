@@ -52,6 +52,8 @@ pub(crate) enum NotReady {
     NoCatalog(String),
     #[error("a stored header is none")]
     Header,
+    #[error("a webhook that is not saved yet is of a form that this version does not read")]
+    UnknownForm,
 }
 
 /// All webhooks that were asked for.
@@ -99,6 +101,17 @@ impl Webhooks {
         let ready = Arc::new(self.prepare(&config, stored)?);
         self.ready.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), ready.clone());
         Ok(ready)
+    }
+
+    /// A webhook as it would be if it were saved: what it would send, and where.
+    pub(crate) async fn unsaved(&self, tenant: &TenantId, stored: &StoredWebhook) -> Result<InForce, NotReady> {
+        let config = self.configuration.latest(tenant).await?.ok_or(NotReady::Gone)?;
+        self.prepare(&config, stored)
+    }
+
+    /// What opens and seals secrets.
+    pub(crate) fn sealer(&self) -> &Sealer {
+        &self.sealer
     }
 
     fn prepare(&self, config: &Arc<TenantConfig>, stored: &StoredWebhook) -> Result<InForce, NotReady> {

@@ -9,11 +9,12 @@ mod message; // what travels: batches of events with their deliveries
 mod publish; // batches out, confirms in
 pub mod topology; // exchanges and queues, declared in this one place
 
-pub use ask::{Answers, ask_channel};
+pub use ask::{Answers, AskError, Question, ask_channel};
 pub use connection::{AmqpSettings, Bus, BusError, Link};
 pub use consume::{Message, Settled};
 pub use errand::Errand;
 pub use message::{
-    Batch, DeliveryItem, Ended, EventItem, FormError, JobItem, Notice, Probe, VERSION, VERSION_HEADER, Waiting, Way,
+    Batch, DeliveryItem, Ended, EventItem, FormError, JobItem, Notice, Probe, ProbeOf, Probed, VERSION, VERSION_HEADER,
+    Waiting, Way,
 };
 pub use publish::{BATCH_ITEMS, PublishError, Publisher, Route};

@@ -98,15 +98,15 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// A request that the api wants made now (`fanfare.probes`); the answer is the attempt as logged.
+/// A request that the api wants made now (`fanfare.probes`); its answer is [`Probed`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Probe {
     /// Whose webhook.
     pub tenant: TenantId,
     /// Which webhook.
     pub webhook: WebhookId,
-    /// The revision it has: what is known must be no older.
-    pub revision: u64,
+    /// Which form of it.
+    pub of: ProbeOf,
     /// The event to send, as accepted events are.
     pub event: Box<RawValue>,
     /// An id for the request.
@@ -154,6 +154,32 @@ pub enum Way {
     Mail,
     /// By an event that the tenant's own webhooks can subscribe to.
     Event,
+}
+
+/// Which form of a webhook a request is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProbeOf {
+    /// What is stored.
+    Stored {
+        /// The revision it has: what is known must be no older.
+        revision: u64,
+    },
+    /// What would be stored if the request succeeds.
+    Unsaved {
+        /// The webhook in its stored form, as a text that is sealed like a secret: it holds target and headers.
+        sealed: String,
+    },
+}
+
+/// What became of a [`Probe`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Probed {
+    /// An attempt as logged, in JSON, as a text that is sealed like a secret: it tells the target.
+    Made(String),
+    /// No request could be made; the log of whoever answers says why.
+    Not,
 }
 
 /// Why a message's body is none that we can read.

@@ -18,7 +18,7 @@ pub mod webhook; // a tenant's subscription, from what its tenant may write to w
 pub use event::Event;
 pub use field::FieldError;
 pub use id::{DeliveryId, EventId, IdError, JobId, TenantId, WebhookId, hex};
-pub use pattern::{Pattern, PatternError};
+pub use pattern::{Part, Pattern, PatternError};
 pub use retry::{
     Answer, Chance, DeliveryPolicy, DisableReason, Failure, NextStep, Outcome, RETRY_AFTER_MAX, next_step, outcome,
     retry_after,

@@ -24,11 +24,14 @@
 //!   a character outside the basic plane, or in title case, still equals itself.
 mod alternative; // what a value may be, and whether it is
 mod parse; // from JSON to fields and combinations; what is refused, and where
+mod parts; // field by field, to tell why an event does not match
 mod text; // wildcards, and texts in any case
 mod tree; // the compiled form, and the match
 mod values; // the list of values of a field, as written
 
 use serde_json::Value;
+
+pub use parts::Part;
 
 /// The most levels that a pattern may nest.
 pub const MAX_DEPTH: usize = 32;

@@ -409,7 +409,8 @@ fn triggers(value: &Value, rules: &Rules<'_>) -> Result<Vec<String>, Vec<FieldEr
     if errors.is_empty() { Ok(triggers) } else { Err(errors) }
 }
 
-fn filter(value: &Value) -> Result<Option<Value>, Vec<FieldError>> {
+/// A filter as it is saved: an event pattern that compiles, or none. Errors name the place, as `filter.data.total[0]`.
+pub fn filter(value: &Value) -> Result<Option<Value>, Vec<FieldError>> {
     if value.is_null() {
         return Ok(None);
     }

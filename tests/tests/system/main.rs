@@ -6,14 +6,17 @@ mod acceptance; // the same id again, and what ingest answers while its dependen
 mod cost; // broker messages and Redis calls per delivery
 mod crashes; // each service stopped dead at each step
 mod delivery; // an event reaches its receiver
+mod description; // what /openapi.json says is what the api does
 mod failover; // a primary of Redis that dies, and a cluster
 mod held; // what a webhook that gets no deliveries holds
 mod input; // what bad input gets
 mod languages; // publishers and receivers in Python
+mod management; // the management API by a document's own commands
 mod notices; // mails and operational events
 mod products; // the five products, request by request
 mod records; // the one form of a delivery's record
 mod resilience; // what goes wrong with one stays there
 mod retries; // failures come back
+mod test_on_save; // what its target refuses is not saved
 mod waits; // delays live in the broker
 mod webhooks; // a change is in force at once

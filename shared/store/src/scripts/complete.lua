@@ -7,6 +7,8 @@ if not version then return redis.error_reply(LOST) end
 local retention = ARGV[1]
 local answers = {}
 local events, pending, flying = P .. ':e:', P .. ':pend', P .. ':fly:'
+-- Webhooks that have taken a delivery: since when one fails is kept for its notices, and ends with a success.
+local well = {}
 local names = { p = 'pending', h = 'held', f = 'failed', c = 'cancelled' }
 
 -- Every way that an end can go.
@@ -30,9 +32,8 @@ local function record(i, ulid, field, id, token, verdict, event, there)
   else
     local log = field .. '.' .. ARGV[i + 8]
     r.lease, r.token = '0', '-'
-    -- Since when a webhook fails, for its notices; a success ends it.
     if verdict == 'd' then
-      gather('HDEL', P .. ':failing', id)
+      well[id] = true
       local before = r.state
       r.state, r.final, r.claims, r.published, r.reason = 'd', NOW, 0, '1', '-'
       count(names[before], -1)
@@ -50,7 +51,7 @@ local function record(i, ulid, field, id, token, verdict, event, there)
       end
       if before == 'h' then call('ZREM', P .. ':held:' .. id, ulid .. '_' .. field) end
     elseif verdict == 'r' then
-      redis.call('HSETNX', P .. ':failing', id, NOW)
+      call('HSETNX', P .. ':failing', id, NOW)
       -- Its message is on its way only when the scheduler says so.
       r.attempt, r.claims, r.due, r.published = tonumber(ARGV[i + 8]) + 1, 0, ARGV[i + 5], '0'
       call('HSET', event, field, written(r), log, ARGV[i + 9])
@@ -84,6 +85,7 @@ for i = 2, #ARGV, 10 do
   local done = verdict == 'd' and there[1] and there[2] and delivered_text(there[1], token)
   if done then
     delivered = delivered + 1
+    well[id] = true
     local open = tonumber(there[2]) - 1
     call('HSET', event, field, done, field .. '.1', ARGV[i + 9], 'n', open)
     if open <= 0 then
@@ -96,6 +98,7 @@ for i = 2, #ARGV, 10 do
     answers[#answers + 1] = record(i, ulid, field, id, token, verdict, event, there)
   end
 end
+for id in pairs(well) do call('HDEL', P .. ':failing', id) end
 count('pending', -delivered)
 count('delivered', delivered)
 write_ledger()
