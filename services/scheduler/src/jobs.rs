@@ -9,7 +9,7 @@ use std::{
 use fanfare_bus::{Bus, DeliveryItem, EventItem, JobItem, Message, Route, Settled, Waiting};
 use fanfare_domain::{
     TenantId, hex,
-    job::{JobEnd, JobKind, Resume, ResumeStep, resume_step, turn_ends},
+    job::{JobEnd, JobKind, Resume, ResumeStep, look_pause, resume_step, turn_ends},
 };
 use fanfare_runtime::{fail_point, now_ms};
 use fanfare_store::{Cancelled, Deliveries, Jobs, Look, Open, Released, StoreError};
@@ -101,6 +101,8 @@ impl Driver {
                     fail_point("jobs.released");
                     self.publish(&item.tenant, config, &released).await?;
                     happened = Instant::now();
+                    // Each look reads all that is released: not again and again while they go out one by one.
+                    tokio::time::sleep(look_pause(open.outstanding + count)).await;
                 }
                 ResumeStep::LookAfter(wait) => tokio::time::sleep(wait).await,
                 ResumeStep::PassOn(wait) => return self.leave(item, token, wait).await,

@@ -12,8 +12,11 @@ const NEXT_TURN: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_secs(3);
 /// The job comes back after this, where nothing happened.
 const AFTER_IDLE: Duration = Duration::from_secs(5);
-/// Between two looks at what was released.
-const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// Between two looks at what was released, at least, and so much more for each delivery that a look reads.
+const LOOK: Duration = Duration::from_millis(20);
+const LOOK_EACH: Duration = Duration::from_micros(200);
+/// Between two looks at most.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_millis(500);
 
 /// What a job does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,9 +160,14 @@ pub fn resume_step(resume: &Resume) -> (u32, ResumeStep) {
         None if resume.turn >= TURN => ResumeStep::PassOn(NEXT_TURN),
         None if room > 0 => ResumeStep::Release(room.min(left)),
         None if resume.idle >= IDLE => ResumeStep::PassOn(AFTER_IDLE),
-        None => ResumeStep::LookAfter((resume.idle / 2).clamp(LOOKS.0, LOOKS.1)),
+        None => ResumeStep::LookAfter((resume.idle / 2).min(LOOK_AT_LEAST_EVERY).max(look_pause(resume.outstanding))),
     };
     (window, step)
+}
+
+/// The shortest time between two looks at so many released deliveries.
+pub fn look_pause(outstanding: u32) -> Duration {
+    (LOOK + LOOK_EACH * outstanding).min(LOOK_AT_LEAST_EVERY)
 }
 
 /// Whether a job that never waits for anything goes on, `turn` into its turn; else after which wait it comes back.
@@ -221,7 +229,7 @@ mod tests {
             (Resume { window: 8, failed: 1, delivered: 7, ..resume() }, 4, Release(4)),
             (Resume { window: 8, held: 3, ..resume() }, 8, Release(3)),
             (Resume { slots: 1, window: 1, delivered: 1, ..resume() }, 1, Release(1)),
-            (Resume { window: 1, outstanding: 1, ..resume() }, 1, LookAfter(ms(20))),
+            (Resume { window: 1, outstanding: 1, ..resume() }, 1, LookAfter(look_pause(1))),
             (Resume { window: 1, outstanding: 1, idle: ms(400), ..resume() }, 1, LookAfter(ms(200))),
             (Resume { window: 1, outstanding: 1, idle: secs(3), ..resume() }, 1, PassOn(secs(5))),
             (Resume { window: 4, turn: secs(15), ..resume() }, 4, PassOn(ms(100))),
@@ -246,7 +254,7 @@ mod tests {
                 ResumeStep::Release(count) => {
                     prop_assert!(count >= 1 && u64::from(count) <= held && outstanding + count <= next);
                 }
-                ResumeStep::LookAfter(wait) => prop_assert!(!wait.is_zero() && wait <= LOOKS.1),
+                ResumeStep::LookAfter(wait) => prop_assert!(wait >= LOOK && wait <= LOOK_AT_LEAST_EVERY),
                 ResumeStep::PassOn(wait) => prop_assert!(!wait.is_zero()),
                 ResumeStep::End(_) => prop_assert_eq!(held, 0),
             }
