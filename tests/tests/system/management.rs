@@ -58,8 +58,8 @@ fn fields(object: &Value) -> Vec<&str> {
     object.as_object().into_iter().flat_map(|map| map.keys().map(String::as_str)).collect()
 }
 
-/// The document's table of fields, in its order.
-const EIGHT: [&str; 8] = ["id", "name", "target", "secret", "version", "triggers", "createdAt", "updatedAt"];
+/// The documented fields, in the order of the document's examples.
+const EIGHT: [&str; 8] = ["id", "name", "target", "secret", "version", "triggers", "updatedAt", "createdAt"];
 
 /// A webhook as the document has it: the eight fields in its order, their forms.
 fn documented(webhook: &Value) {
