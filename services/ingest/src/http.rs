@@ -368,7 +368,7 @@ fn problem(refused: Refused) -> Problem {
             StatusCode::CONFLICT,
             "an event with this id and source was accepted with another content: give each event an id of its own",
         ),
-        Refused::Unavailable(why) => Problem::unavailable(why),
+        Refused::Unavailable(why) | Refused::Stuck(why) => Problem::unavailable(why),
     }
 }
 

@@ -6,6 +6,7 @@ mod connection; // two connections per process, made again when lost
 mod consume; // messages in, acks out
 mod message; // what travels: batches of events with their deliveries
 mod publish; // batches out, confirms in
+mod stuck; // tenants whose events are put off
 pub mod topology; // exchanges and queues, declared in this one place
 
 pub use ask::{Answers, ask_channel};
@@ -13,3 +14,4 @@ pub use connection::{AmqpSettings, Bus, BusError, Link};
 pub use consume::{Message, Settled};
 pub use message::{Batch, DeliveryItem, Ended, EventItem, FormError, Probe, VERSION, VERSION_HEADER, Waiting};
 pub use publish::{BATCH_ITEMS, PublishError, Publisher, Route};
+pub use stuck::{Stuck, Turn};

@@ -137,6 +137,7 @@ pub async fn declare(channel: &Channel) -> Result<(), TopologyError> {
     for name in events_queues() {
         bind(channel, DUE, &name, &name).await?; // events that were put off come back to their queue
     }
+    bind(channel, DUE, INGEST, INGEST).await?; // and so do messages
     for ms in TIERS_MS {
         let name = tier(ms);
         exchange(channel, &name, ExchangeKind::Fanout, None).await?;
