@@ -21,7 +21,7 @@ test: ## unit tests, property tests, and the whole system as a black box
 test-trixie: ## the main path on Debian 13's RabbitMQ 4.0 with Redis 8.0, then Valkey 8.1 (as root)
 	@deploy/local/trixie
 	cargo build --workspace --all-targets
-	FANFARE_TEST_ROOT=/var/cache/fanfare-trixie cargo test -p fanfare-tests --test system -- delivery:: retries:: waits::
+	FANFARE_TEST_ROOT=/var/cache/fanfare-trixie cargo test -p fanfare-tests --test system -- delivery:: retries:: waits:: failover::
 	FANFARE_TEST_ROOT=/var/cache/fanfare-trixie FANFARE_TEST_REDIS=valkey-server cargo test -p fanfare-tests --test system -- delivery::
 
 bench: ## throughput, latency and cost, beside the floor

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fanfare_bus::{BATCH_ITEMS, Bus, DeliveryItem, EventItem, Message, Route, Settled, Waiting};
+use fanfare_bus::{BATCH_ITEMS, Bus, DeliveryItem, EventItem, Message, Route, Settled, Stuck, Turn, Waiting};
 use fanfare_domain::{
     WebhookId,
     ladder::{Hop, next_hop},
@@ -19,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     index::{IndexError, Indexes},
     metrics::Metrics,
-    stuck::{Stuck, Turn},
 };
 
 /// Messages of one queue at work at once; each holds up to a batch of events.
@@ -99,8 +98,7 @@ impl Fanout {
             if !error.is_the_tenants() || self.indexes.all_is_lost() {
                 since = Instant::now();
             } else if turn == Turn::Probe || since.elapsed() >= PATIENCE {
-                tracing::error!(tenant = %event.tenant, %error, "a tenant's events are put off until this is mended");
-                self.stuck.is_stuck(&event.tenant, Instant::now());
+                self.stuck.is_stuck(&event.tenant, &error.to_string(), Instant::now());
                 return None;
             }
             tracing::warn!(tenant = %event.tenant, %error, "an event waits to be matched");

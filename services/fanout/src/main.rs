@@ -2,12 +2,11 @@
 mod events; // from an event to its deliveries
 mod index; // a tenant's webhooks by event type, in memory
 mod metrics; // what is counted
-mod stuck; // tenants whose events cannot be matched at present
 
 use std::sync::Arc;
 
 use anyhow::Context;
-use fanfare_bus::{Bus, topology};
+use fanfare_bus::{Bus, Stuck, topology};
 use fanfare_catalog::Catalogs;
 use fanfare_runtime::Service;
 use fanfare_store::{CatalogTexts, Configuration, Events, Redis};
@@ -34,7 +33,7 @@ async fn main() -> anyhow::Result<()> {
     tasks.watch_unreadable(configuration.unreadable())?;
     let fanout = Arc::new(events::Fanout {
         indexes: index::Indexes::new(configuration, catalogs, CatalogTexts::new(&redis)),
-        stuck: stuck::Stuck::default(),
+        stuck: Stuck::default(),
         events: Events::new(&redis, settings.ingest.dedup_window, settings.log.retention),
         bus: bus.clone(),
         metrics: metrics::Metrics::register(tasks.registry())?,

@@ -41,6 +41,8 @@ pub(crate) enum Refused {
     Conflict,
     /// What we need is away: the same again, later.
     Unavailable(String),
+    /// So is what this tenant alone needs: its events must not keep others waiting.
+    Stuck(String),
 }
 
 impl Refused {
@@ -68,7 +70,7 @@ impl Intake {
 
     async fn judge_claim_publish(self: &Arc<Self>, tenant: &TenantConfig, event: &Event) -> Result<Accepted, Refused> {
         let catalog = self.catalogs.get(&tenant.tenant.catalog).ok_or_else(|| {
-            Refused::Unavailable(format!("the tenant's catalog `{}` is not loaded here", tenant.tenant.catalog))
+            Refused::Stuck(format!("the tenant's catalog `{}` is not loaded here", tenant.tenant.catalog))
         })?;
         catalog.validate(event).map_err(Refused::Invalid)?;
         self.broker_takes_publishes()?;
@@ -162,20 +164,20 @@ enum Claimed {
 
 /// What a publisher is told of a failing Redis: not where it is.
 pub(crate) fn away(error: &StoreError) -> Refused {
-    Refused::Unavailable(match error {
-        StoreError::Away(_) => "Redis is away".to_owned(),
-        StoreError::Lost => error.to_string(),
+    match error {
+        StoreError::Away(_) => Refused::Unavailable("Redis is away".to_owned()),
+        StoreError::Lost => Refused::Stuck(error.to_string()),
         StoreError::Odd(why) => {
             tracing::error!(why, "Redis answered what this version does not understand");
-            "what is stored cannot be read".to_owned()
+            Refused::Stuck("what is stored cannot be read".to_owned())
         }
-    })
+    }
 }
 
 fn reason(refused: &Refused) -> &'static str {
     match refused {
         Refused::Invalid(_) => "invalid",
         Refused::Conflict => "conflict",
-        Refused::Unavailable(_) => "unavailable",
+        Refused::Unavailable(_) | Refused::Stuck(_) => "unavailable",
     }
 }

@@ -6,12 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fanfare_bus::{Bus, Message, PublishError, Route, Settled, topology};
+use fanfare_bus::{Bus, Message, PublishError, Route, Settled, Stuck, Turn, topology};
 use fanfare_domain::{
     Event, TenantId,
     event::{Defaults, EventError, parse_binary, parse_structured},
+    ladder::{Hop, next_hop},
 };
-use fanfare_runtime::now_ms;
+use fanfare_runtime::{fail_point, now_ms};
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable},
@@ -33,6 +34,14 @@ const REJECTS_WAITING: usize = 64;
 const REJECT_AGAIN: Duration = Duration::from_secs(1);
 /// How often a full queue is told of.
 const TELL_EVERY: Duration = Duration::from_secs(10);
+/// How long an event waits here for what its tenant lacks; longer than it takes to notice that all of Redis is lost.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// The longest wait of an event that is put off; the first is this halved so often.
+const LONGEST_WAIT: Duration = Duration::from_secs(256);
+const SHORTEST_HALVINGS: u32 = 8;
+/// The routing key of a message that was put off, and how often it was: in its headers while it waits.
+const KEY: &str = "x-fanfare-routing-key";
+const PUT_OFF: &str = "x-fanfare-put-off";
 /// The header that says why a message was rejected.
 const REASON: &str = "x-fanfare-reason";
 
@@ -43,48 +52,137 @@ pub(crate) async fn consume(
     max_event_bytes: usize,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let rejects = Arc::new(Rejects { bus: bus.clone(), room: Semaphore::new(REJECTS_WAITING), told: Mutex::default() });
+    let messages = Arc::new(Messages {
+        rejects: Rejects { bus: bus.clone(), room: Semaphore::new(REJECTS_WAITING), told: Mutex::default() },
+        intake,
+        stuck: Stuck::default(),
+        max_event_bytes,
+        stop: stop.clone(),
+    });
     let work = |message: Message| {
-        let (rejects, intake, stop) = (rejects.clone(), intake.clone(), stop.clone());
-        async move { settle(&rejects, &intake, max_event_bytes, message, &stop).await }
+        let messages = messages.clone();
+        async move { messages.settle(came_back(message)).await }
     };
     bus.consume(topology::INGEST, PREFETCH, &stop, work).await;
     Ok(())
 }
 
-async fn settle(
-    rejects: &Rejects,
-    intake: &Arc<Intake>,
+/// Everything that messages need.
+struct Messages {
+    rejects: Rejects,
+    intake: Arc<Intake>,
+    stuck: Stuck,
     max_event_bytes: usize,
-    message: Message,
-    stop: &CancellationToken,
-) -> Settled {
-    let parsed = read(&message, max_event_bytes);
-    let mut pause = Duration::from_millis(50);
-    loop {
-        let result = match &parsed {
-            Ok((tenant, event)) => accept(intake, tenant, event).await,
+    stop: CancellationToken,
+}
+
+impl Messages {
+    async fn settle(&self, Came { message, put_off }: Came) -> Settled {
+        let (tenant, event) = match read(&message, self.max_event_bytes) {
+            Ok(parsed) => parsed,
             Err(refused) => {
-                intake.metrics.rejected.with_label_values(&["invalid"]).inc();
-                Err(refused.clone())
+                self.intake.metrics.rejected.with_label_values(&["invalid"]).inc();
+                return self.reject(&message, refused).await;
             }
         };
-        let reason = match result {
-            Ok(_) => return Settled::Ack,
-            Err(Refused::Invalid(errors)) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
-            Err(Refused::Conflict) => "an event with this id and source was accepted with another content".to_owned(),
-            Err(Refused::Unavailable(why)) => {
-                tracing::debug!(why, "an event waits");
-                tokio::select! {
-                    () = stop.cancelled() => return Settled::Leave,
-                    () = tokio::time::sleep(pause) => {}
+        let turn = self.stuck.turn(&tenant, Instant::now());
+        if turn == Turn::Later {
+            return self.put_off(&message, put_off).await;
+        }
+        let (mut since, mut pause) = (Instant::now(), Duration::from_millis(50));
+        loop {
+            let why = match accept(&self.intake, &tenant, &event).await {
+                Ok(_) => {
+                    self.stuck.goes_on(&tenant);
+                    return Settled::Ack;
                 }
-                pause = (pause * 2).min(Duration::from_secs(2));
-                continue;
+                Err(Refused::Unavailable(why)) => {
+                    since = Instant::now();
+                    why
+                }
+                Err(Refused::Stuck(why)) if turn == Turn::Probe || since.elapsed() >= PATIENCE => {
+                    self.stuck.is_stuck(&tenant, &why, Instant::now());
+                    return self.put_off(&message, put_off).await;
+                }
+                Err(Refused::Stuck(why)) => why,
+                Err(refused) => return self.reject(&message, refused).await,
+            };
+            tracing::debug!(why, "an event waits");
+            tokio::select! {
+                () = self.stop.cancelled() => return Settled::Leave,
+                () = tokio::time::sleep(pause) => {}
             }
-        };
-        return rejects.keep(&message, &reason, &intake.metrics, stop).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
     }
+
+    async fn reject(&self, message: &Message, refused: Refused) -> Settled {
+        let reason = match refused {
+            Refused::Invalid(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            Refused::Conflict => "an event with this id and source was accepted with another content".to_owned(),
+            Refused::Unavailable(why) | Refused::Stuck(why) => why,
+        };
+        self.rejects.keep(message, &reason, &self.intake.metrics, &self.stop).await
+    }
+
+    /// The message once more, out of a tier that leads back to the intake; each time it waits twice as long.
+    async fn put_off(&self, message: &Message, times: u32) -> Settled {
+        self.intake.metrics.put_off.inc();
+        let mut headers = kept_apart(&message.properties);
+        // They had their effect when it was published; a message that leaves a tier is routed by them once more.
+        let mut own = FieldTable::default();
+        for (name, value) in headers.inner().iter().filter(|(name, _)| !matches!(name.as_str(), "CC" | "BCC")) {
+            own.insert(name.clone(), value.clone());
+        }
+        headers = own;
+        headers.insert(KEY.into(), AMQPValue::LongString(message.routing_key.as_str().into()));
+        headers.insert(PUT_OFF.into(), AMQPValue::LongUInt(times.saturating_add(1)));
+        let properties = without_effect(&message.properties.clone().with_headers(headers)).with_delivery_mode(2);
+        let wait = (LONGEST_WAIT / 2_u32.pow(SHORTEST_HALVINGS)) * 2_u32.pow(times.min(SHORTEST_HALVINGS));
+        let Hop::Tier { ms, .. } = next_hop(wait, 0) else { unreachable!("a second or more is left") };
+        loop {
+            let published = self.rejects.bus.publisher().publish_whole(
+                Route::ingest_after(ms),
+                message.body.clone(),
+                properties.clone(),
+            );
+            match published.await {
+                Ok(()) => break,
+                Err(error) => tracing::warn!(%error, "cannot put an event off: trying again"),
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Settled::Leave,
+                () = tokio::time::sleep(REJECT_AGAIN) => {}
+            }
+        }
+        fail_point("ingest.put_off");
+        Settled::Ack
+    }
+}
+
+/// A message as its publisher sent it, and how often it was put off.
+struct Came {
+    message: Message,
+    put_off: u32,
+}
+
+/// Only what comes out of a tier is believed what it says of itself: anybody may write such headers.
+fn came_back(mut message: Message) -> Came {
+    if message.exchange != topology::DUE {
+        return Came { message, put_off: 0 };
+    }
+    let (mut headers, mut put_off) = (FieldTable::default(), 0);
+    for (name, value) in message.properties.headers().iter().flat_map(FieldTable::inner) {
+        match (name.as_str(), value) {
+            (KEY, AMQPValue::LongString(key)) => {
+                message.routing_key = String::from_utf8_lossy(key.as_bytes()).into_owned()
+            }
+            (PUT_OFF, AMQPValue::LongUInt(times)) => put_off = *times,
+            _ => drop(headers.insert(name.clone(), value.clone())),
+        }
+    }
+    message.properties = message.properties.clone().with_headers(headers);
+    Came { message, put_off }
 }
 
 /// Properties as they were, but for those that the broker would act on.
@@ -171,15 +269,21 @@ impl Drop for Waiting<'_> {
 }
 
 fn rejected_properties(of: &BasicProperties, reason: &str) -> BasicProperties {
-    let mut headers = of.headers().clone().unwrap_or_default();
+    let mut headers = kept_apart(of);
     headers.insert(REASON.into(), AMQPValue::LongString(reason.chars().take(1_000).collect::<String>().into()));
-    // Both would be acted on again: the broker refuses another's `user-id`, and lets an expired message go.
+    without_effect(&of.clone().with_headers(headers))
+}
+
+/// The headers, and with them two properties that would be acted on again: the broker refuses another's `user-id`, and lets
+/// an expired message go.
+fn kept_apart(of: &BasicProperties) -> FieldTable {
+    let mut headers = of.headers().clone().unwrap_or_default();
     for (name, kept) in [("x-fanfare-user-id", of.user_id()), ("x-fanfare-expiration", of.expiration())] {
         if let Some(kept) = kept {
             headers.insert(name.into(), AMQPValue::LongString(kept.as_str().into()));
         }
     }
-    without_effect(&of.clone().with_headers(headers))
+    headers
 }
 
 async fn accept(intake: &Arc<Intake>, tenant: &TenantId, event: &Event) -> Result<Accepted, Refused> {

@@ -13,7 +13,6 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::post,
-    serve::ListenerExt,
 };
 use fanfare_domain::{
     Event, EventId, TenantId,
@@ -22,6 +21,12 @@ use fanfare_domain::{
 use fanfare_runtime::{IngestSettings, Problem, now_ms};
 use fanfare_store::{Grant, KeyOwner, Scope, TenantConfig};
 use futures::{StreamExt, stream};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
 use prometheus::IntGauge;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -42,6 +47,11 @@ const BATCH_EVENTS: usize = 100;
 const BATCH_SIDE_BY_SIDE: usize = 32;
 /// Bytes of bodies held at once, over all requests.
 const BODIES_BYTES: usize = 64 * 1024 * 1024;
+/// A request's head arrives within this, or its connection is closed; so is one without a request. Longer than the minute for
+/// which load balancers keep idle connections.
+const HEAD_WITHIN: Duration = Duration::from_secs(75);
+/// How long no connection is taken after one could not be.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 /// A body arrives within this, or its sender is too slow to wait for.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// And on its way it brings so many bytes, or its end, in every such time: who has stopped sending holds room no longer.
@@ -80,11 +90,39 @@ pub(crate) async fn serve(
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "events go to `POST /v1/events`")
         })
         .with_state(app);
-    let listener = listener.tap_io(|connection| {
-        let _ = connection.set_nodelay(true); // slower without, not wrong
-    });
-    axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await?;
+    serve_routes(listener, routes, stop).await;
     Ok(())
+}
+
+/// As `axum::serve` does, and with an end for heads that never do.
+async fn serve_routes(listener: TcpListener, routes: Router, stop: CancellationToken) {
+    let (service, under_way) = (TowerToHyperService::new(routes), GracefulShutdown::new());
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let connection = match accepted {
+            Ok((connection, _)) => connection,
+            Err(error) => {
+                // Too many files are open, say: some will be closed.
+                tracing::warn!(%error, "cannot take a connection");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        let _ = connection.set_nodelay(true); // slower without, not wrong
+        let served = under_way.watch(http.serve_connection(TokioIo::new(connection), service.clone()));
+        tokio::spawn(async move {
+            if let Err(error) = served.await {
+                tracing::debug!(%error, "a connection broke off");
+            }
+        });
+    }
+    drop(listener);
+    under_way.shutdown().await;
 }
 
 /// How a request carries its events.
@@ -368,7 +406,7 @@ fn problem(refused: Refused) -> Problem {
             StatusCode::CONFLICT,
             "an event with this id and source was accepted with another content: give each event an id of its own",
         ),
-        Refused::Unavailable(why) => Problem::unavailable(why),
+        Refused::Unavailable(why) | Refused::Stuck(why) => Problem::unavailable(why),
     }
 }
 
@@ -385,4 +423,30 @@ fn not_json(why: &str) -> Problem {
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_never_ends_is_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, started) = (CancellationToken::new(), tokio::time::Instant::now());
+        let server = tokio::spawn(serve_routes(listener, Router::new(), stop.clone()));
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"POST /v1/events HTTP/1.1\r\nHo").await.unwrap();
+        let mut answer = Vec::new();
+        // Its end, or that the server let go of it.
+        let _ = slow.read_to_end(&mut answer).await;
+        assert!(started.elapsed() >= HEAD_WITHIN, "it had its time");
+        stop.cancel();
+        server.await.unwrap();
+    }
 }

@@ -8,6 +8,8 @@ pub(crate) struct Metrics {
     pub(crate) accepted: IntCounterVec,
     pub(crate) duplicate: IntCounterVec,
     pub(crate) rejected: IntCounterVec,
+    /// Messages that were put off.
+    pub(crate) put_off: IntCounter,
     /// Bytes of request bodies held.
     pub(crate) bodies_bytes: IntGauge,
     /// Rejected messages that wait, unacked, for room in `fanfare.rejected`.
@@ -34,6 +36,11 @@ impl Metrics {
             "Rejected messages that were let go because the queue fanfare.rejected was full: empty it.",
         )?;
         registry.register(Box::new(rejects_dropped.clone()))?;
+        let put_off = IntCounter::new(
+            "fanfare_events_put_off_total",
+            "Events that could not be judged for something their tenant lacks: the log says what to mend.",
+        )?;
+        registry.register(Box::new(put_off.clone()))?;
         let sources = ["http", "amqp"];
         let reasons = ["invalid", "conflict", "tenant", "too_large", "too_slow", "unavailable", "unauthorized", "rate"];
         Ok(Self {
@@ -55,6 +62,7 @@ impl Metrics {
                 "reason",
                 &reasons,
             )?,
+            put_off,
             bodies_bytes: gauge("fanfare_ingest_bodies_bytes", "Bytes of request bodies held at present.")?,
             rejects_waiting: gauge(
                 "fanfare_rejects_waiting",

@@ -30,6 +30,8 @@ pub struct Message {
     pub body: Vec<u8>,
     /// The broker has given it out before: a consumer was lost.
     pub redelivered: bool,
+    /// The exchange it came through: its publisher's, or `fanfare.due` for what has waited in a tier.
+    pub exchange: String,
     /// The routing key it was published with.
     pub routing_key: String,
     /// Its properties.
@@ -169,6 +171,7 @@ impl AtWork {
         let message = Message {
             body: delivery.data,
             redelivered: delivery.redelivered,
+            exchange: delivery.exchange.to_string(),
             routing_key: delivery.routing_key.to_string(),
             properties: delivery.properties,
         };

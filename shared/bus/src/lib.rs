@@ -7,6 +7,7 @@ mod consume; // messages in, acks out
 mod errand; // a job to go on with: messages that are no batch
 mod message; // what travels: batches of events with their deliveries
 mod publish; // batches out, confirms in
+mod stuck; // tenants whose events are put off
 pub mod topology; // exchanges and queues, declared in this one place
 
 pub use ask::{Answers, AskError, Question, ask_channel};
@@ -18,3 +19,4 @@ pub use message::{
     Waiting, Way,
 };
 pub use publish::{BATCH_ITEMS, PublishError, Publisher, Route};
+pub use stuck::{Stuck, Turn};

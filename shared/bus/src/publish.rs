@@ -77,6 +77,11 @@ impl Route {
         Self { exchange: topology::tier(ms).into(), key: key.into() }
     }
 
+    /// A tier, and the intake again behind it: for what cannot be judged yet.
+    pub fn ingest_after(tier_ms: u64) -> Self {
+        Self { exchange: topology::tier(tier_ms).into(), key: topology::INGEST.into() }
+    }
+
     /// What cannot be accepted: a fanout exchange, so that no header of the sender's routes it elsewhere.
     pub fn rejected() -> Self {
         Self { exchange: topology::REJECTED.into(), key: "".into() }

@@ -144,6 +144,7 @@ pub async fn declare(channel: &Channel) -> Result<(), TopologyError> {
     }
     bind(channel, DUE, JOBS, KEY_JOB).await?;
     bind(channel, DUE, NOTICES, KEY_NOTICE).await?;
+    bind(channel, DUE, INGEST, INGEST).await?; // and so do messages
     for ms in TIERS_MS {
         let name = tier(ms);
         exchange(channel, &name, ExchangeKind::Fanout, None).await?;

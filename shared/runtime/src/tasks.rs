@@ -30,6 +30,7 @@ pub struct Tasks {
 /// Sets up telemetry, signals and the admin port, which answers while the rest still waits for its dependencies.
 pub async fn start(service: Service, settings: &Settings) -> anyhow::Result<Tasks> {
     telemetry(&settings.telemetry)?;
+    open_many_files();
     // Two crates bring rustls: the process decides for both which cryptography it uses.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         anyhow::bail!("a TLS provider is installed already");
@@ -172,6 +173,15 @@ impl Tasks {
         let name = self.names.remove(&id).unwrap_or("a task");
         result.with_context(|| format!("`{name}` failed"))?;
         Ok(name)
+    }
+}
+
+/// As many open files as the system lets us have: a shell's usual 1,024 are a thousand slow clients.
+fn open_many_files() {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let most = rustix::process::Rlimit { current: files.maximum, maximum: files.maximum };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, most) {
+        tracing::warn!(%error, ?files, "cannot open more files");
     }
 }
 

@@ -349,3 +349,26 @@ impl Script {
 pub(crate) fn prefix(tenant: &str) -> String {
     format!("f:{{{tenant}}}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_given_up_where_its_server_is_gone_or_takes_no_writes() {
+        let said = |line: &str| redis::parse_redis_value(line.as_bytes()).unwrap().extract_error().unwrap_err();
+        for (line, gives_up) in [
+            ("-READONLY You can't write against a read only replica.\r\n", true),
+            ("-LOADING Redis is loading the dataset in memory\r\n", true),
+            ("-MASTERDOWN Link with MASTER is down\r\n", true),
+            ("-NOSCRIPT No matching script.\r\n", false),
+            ("-WRONGTYPE Operation against a key holding the wrong kind of value\r\n", false),
+            ("-LOST the tenant is not in Redis\r\n", false),
+        ] {
+            assert_eq!(breaks(&said(line)), gives_up, "{line}");
+        }
+        assert!(breaks(&std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()));
+        assert!(matches!(said("-LOST the tenant is not in Redis\r\n").into(), StoreError::Lost));
+        assert!(matches!(said("-READONLY You can't write\r\n").into(), StoreError::Away(_)));
+    }
+}

@@ -171,10 +171,13 @@ fn a_cluster_of_redis_carries_the_main_path() {
         tenants[0].delivery_that_is(&held, "held").await?;
         // A node that forgets its scripts is told again.
         asked(&second, redis::cmd("SCRIPT").arg("FLUSH")).await?;
-        for tenant in &tenants[1..] {
-            let event = tenant.client.publish(&order("order.paid", 100)).await?;
-            tenant.delivery_that_is(&event, "delivered").await?;
-        }
+        let published = tenants[1..].iter().flat_map(|tenant| {
+            (100..110).map(move |total| async move {
+                let event = tenant.client.publish(&order("order.paid", total)).await?;
+                tenant.delivery_that_is(&event, "delivered").await
+            })
+        });
+        futures::future::try_join_all(published).await?;
         broker().await?.delete_vhost(&fanfare.vhost).await
     });
 }

@@ -424,3 +424,43 @@ fn failures_that_a_blocked_broker_does_not_take_hold_up_no_success() {
         Ok(())
     });
 }
+
+#[test]
+fn messages_of_a_catalog_that_ingest_lacks_wait_and_hold_up_nobody_elses() {
+    story(async {
+        let (with, without) = (fanfare_local::Sandbox::new()?, fanfare_local::Sandbox::new()?);
+        std::fs::write(with.logs().join("shop.yaml"), SHOP)?;
+        let path = |sandbox: &fanfare_local::Sandbox| sandbox.logs().display().to_string();
+        let mut fanfare = Fanfare::start_with(&[("FANFARE_CATALOGS__PATH", &path(&with))]).await?;
+        let (acme, other) = (fanfare.tenant_of("acme", "shop").await?, fanfare.tenant("other").await?);
+        let (to_acme, to_other) = (Receiver::start().await?, Receiver::start().await?);
+        acme.webhook(&to_acme, "order.paid").await?;
+        other.webhook(&to_other, "order.paid").await?;
+        let mut changed = set("FANFARE_CATALOGS__PATH", &path(&without));
+        changed.extend(set("FANFARE_FAIL_POINT", "ingest.put_off:500"));
+        fanfare.services.ingest.start_again_with(&changed).await?;
+        let publisher = Publisher::connect(&fanfare.amqp_url).await?;
+        // More than ingest takes at a time; and their own headers route them nowhere else when they come back.
+        let text = |text: &str| lapin::types::AMQPValue::LongString(text.into());
+        for total in 0..1_100 {
+            let mut headers = lapin::types::FieldTable::default();
+            headers.insert("CC".into(), lapin::types::AMQPValue::FieldArray(vec![text("main"), text("due")].into()));
+            headers.insert("x-fanfare-routing-key".into(), text("other.order.paid"));
+            let structured = lapin::BasicProperties::default()
+                .with_content_type("application/cloudevents+json".into())
+                .with_headers(headers);
+            publisher.send("acme.order.paid", order("order.paid", total).to_json().as_bytes(), structured).await?;
+        }
+        // Stopped dead between putting off and acking: a copy more, which is the same event again.
+        fanfare.services.ingest.process().wait(PATIENCE).await?;
+        fanfare.services.ingest.start_again_with(&set("FANFARE_FAIL_POINT", "")).await?;
+        publisher.publish("other", &order("order.paid", 1)).await?;
+        requests(&to_other, 1).await?;
+        assert_eq!(to_acme.count(), 0);
+        fanfare.services.ingest.start_again_with(&set("FANFARE_CATALOGS__PATH", &path(&with))).await?;
+        requests(&to_acme, 1_100).await?;
+        fanfare.balance().await?;
+        assert_eq!((to_acme.count(), to_other.count()), (1_100, 1));
+        Ok(())
+    });
+}
