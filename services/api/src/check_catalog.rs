@@ -50,6 +50,9 @@ fn requests(catalog: &Catalog) -> String {
     let own = catalog.event_types().iter().filter(|event_type| !fanfare_domain::event::is_reserved(&event_type.name));
     for event_type in own {
         types += 1;
+        if event_type.examples.is_empty() {
+            let _ = writeln!(text, "# {}: no example, so nothing was tried\n", event_type.name);
+        }
         for (at, example) in event_type.examples.iter().enumerate() {
             for form in [PayloadForm::Full, PayloadForm::Identity].into_iter().filter(|form| catalog.has_payload(*form))
             {
@@ -85,4 +88,40 @@ fn requests(catalog: &Catalog) -> String {
         catalog.name()
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_example_and_form_is_shown_as_it_is_sent() {
+        let catalog = Catalog::parse(
+            r#"
+format: 1
+name: shop
+description: d
+request:
+  contentType: application/JSON
+  headers: { X-Kind: { jq: .type } }
+  body: { full: "{data, type}", identity: .id }
+secret: { form: whsec, header: X-Key }
+eventTypes:
+  - { name: paid, description: d, examples: [{ event: { type: paid, id: e1, data: { z: 1.50 } } }] }
+  - { name: sent, description: d }
+"#,
+        )
+        .unwrap();
+        let agent = concat!("Fanfare/", env!("CARGO_PKG_VERSION"));
+        let head = format!(
+            "POST <target>\nuser-agent: {agent}\nx-kind: paid\ncontent-type: application/JSON\nx-key: <secret>\n\n"
+        );
+        let shown = requests(&catalog);
+        let expected = format!(
+            "# paid, example 1, full\n\n{head}{{\"data\":{{\"z\":1.5}},\"type\":\"paid\"}}\n\n\
+             # paid, example 1, identity\n\n{head}\"e1\"\n\n# sent: no example, so nothing was tried\n\n\
+             The catalog `shop` is right: 2 event types, 2 requests of their examples. The method is"
+        );
+        assert!(shown.starts_with(&expected), "{shown}");
+    }
 }

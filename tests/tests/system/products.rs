@@ -144,7 +144,7 @@ fn every_documented_example_arrives_as_documented_however_it_is_published() {
             if product.catalog == "tracebuzz" {
                 triggers.push("includeOwnMessage");
             }
-            let webhook = webhook(&tenant.client, &receiver, &triggers, json!({})).await?;
+            let webhook = webhook(&tenant.client, &receiver, &triggers, json!({ "name": "Everything" })).await?;
             for example in &examples {
                 for way in WAYS {
                     publish(&tenant, &publisher, way, &event(&example["event"])).await?;
