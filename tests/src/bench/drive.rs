@@ -1,5 +1,6 @@
 //! Runs the plan: each part in turn, pair after pair, so that what disturbs this machine disturbs all of them.
 use super::child::{Child, FLOOR, FloorJob, How, LOAD, LoadJob, Published};
+use super::faults;
 use super::plan::{Part, Plan};
 use super::receiver::Received;
 use super::redis;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Without a further delivery, the rest is lost.
-const PROGRESS_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const PROGRESS_WITHIN: Duration = Duration::from_secs(60);
 /// What follows the last delivery (records, acks, the broker's statistics) belongs to the run.
 const SETTLE: Duration = Duration::from_millis(500);
 /// Connections, caches and queues are there before anything is measured.
@@ -46,9 +47,7 @@ impl Run {
 
     /// A percentile of the latency, in milliseconds.
     pub(super) fn latency_millis(&self, percent: f64) -> f64 {
-        let place = (self.received.latencies.len() as f64 * percent / 100.0).ceil() as usize;
-        let micros = self.received.latencies.get(place.saturating_sub(1)).copied();
-        micros.unwrap_or_default() as f64 / 1_000.0
+        self.received.latency_millis(percent)
     }
 
     pub(super) fn per_thousand(&self, cpu_millis: u64) -> f64 {
@@ -62,28 +61,35 @@ fn per_second(deliveries: usize, from_micros: u64, to_micros: u64) -> f64 {
 
 pub(super) async fn run(plan: &Plan) -> Result<()> {
     report::say("starting broker, Redis, receiver and services\n")?;
-    let stage = Stage::start(plan).await?;
-    let done = measure_all(plan, &stage).await;
+    let mut stage = Stage::start(plan).await?;
+    let done = measure_all(plan, &mut stage).await;
     if done.is_err() && plan.logs.is_none() {
         report::complain(&stage.sandbox.log_tails(LOG_LINES))?;
     }
     done
 }
 
-async fn measure_all(plan: &Plan, stage: &Stage) -> Result<()> {
+async fn measure_all(plan: &Plan, stage: &mut Stage) -> Result<()> {
     let mut report = Report::begin(plan, stage).await?;
     let warm_up = Plan { deliveries: plan.deliveries.min(WARM_UP_DELIVERIES), ..plan.clone() };
-    for part in plan.parts.iter().filter(|part| **part != Part::Latency) {
+    for part in plan.parts.iter().filter(|part| **part != Part::Latency && !part.is_fault()) {
         measure(&warm_up, stage, *part, 0, &mut report).await?;
     }
     let mut runs = Vec::new();
     for pair in 1..=plan.pairs {
-        for part in &plan.parts {
+        for part in plan.parts.iter().filter(|part| !part.is_fault()) {
             let run = measure(plan, stage, *part, pair, &mut report).await?;
             runs.push(run);
         }
     }
-    report.end(plan, stage, &runs)
+    // Faults last: what they leave behind disturbs nothing else.
+    let mut faults = Vec::new();
+    for pair in 1..=plan.pairs {
+        for part in plan.parts.iter().filter(|part| part.is_fault()) {
+            faults.push(faults::measure(plan, stage, *part, pair, &mut report).await?);
+        }
+    }
+    report.end(plan, stage, &runs, &faults)
 }
 
 /// Runs a part once.
@@ -149,12 +155,13 @@ fn start(plan: &Plan, stage: &Stage, part: Part, pair: usize, events: usize) -> 
         Part::Amqp => amqp(fanfare()?, &fanfare()?.one),
         Part::Amqp10 => amqp(fanfare()?, &fanfare()?.ten),
         Part::Latency => steady(&fanfare()?.one),
+        Part::Hang | Part::Kill => bail!("{} is measured apart", part.name()),
     };
     Child::start(&stage.sandbox, &log, LOAD, &LoadJob { how, events })
 }
 
 /// Until all is delivered.
-async fn wait_for(stage: &Stage, part: Part, child: &Child, expected: usize) -> Result<()> {
+pub(super) async fn wait_for(stage: &Stage, part: Part, child: &Child, expected: usize) -> Result<()> {
     let (mut count, mut progress) = (0, Instant::now());
     loop {
         child.has_ended().with_context(|| format!("{} broke off", part.name()))?;

@@ -7,10 +7,12 @@
 //! - `load`: publishes, over HTTP or AMQP
 //! - `floor`: does all by itself, with nothing but two queues
 //!
+//! - `faults`: what a receiver that hangs and a dispatcher that is killed cost
 //! - `events`, `child`, `usage`, `redis`: what is published; what is said between driver and children; /proc; INFO
 mod child;
 mod drive;
 mod events;
+mod faults;
 mod floor;
 mod load;
 mod plan;

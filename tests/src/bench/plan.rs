@@ -6,7 +6,8 @@ use std::time::Duration;
 pub(super) const HELP: &str = "\
 fanfare-bench: what the release binaries take, beside the floor (build them before: cargo build --release --workspace --bins)
 
-  --only LIST        parts, comma-separated, of: floor http batch amqp http10 batch10 amqp10 latency (all)
+  --only LIST        parts, comma-separated, of: floor http batch amqp http10 batch10 amqp10 latency hang kill
+                     (all)
   --deliveries N     of a run (50000)
   --pairs N          how often each part runs, in turn with the floor (5)
   --connections N    kept connections of single requests (256)
@@ -14,7 +15,7 @@ fanfare-bench: what the release binaries take, beside the floor (build them befo
   --in-flight N      unconfirmed messages over AMQP and in each queue of the floor (512)
   --posts N          the floor's requests under way, and each webhook's `maxInFlight` (256)
   --rate N           events per second of the latency part (200)
-  --seconds N        how long the latency part takes (20)
+  --seconds N        how long the latency part takes, and each half of the part `hang`, at a quarter of the rate (20)
   --keep FILE        writes the report to a file too
   --logs FOLDER      keeps the logs of all processes; else their ends are printed where a run fails
   --set NAME=VALUE   a setting of the services, FANFARE_<SECTION>__<KEY>; repeated as wanted
@@ -41,11 +42,25 @@ pub(super) enum Part {
     Amqp10,
     /// Single requests at a steady rate, one webhook.
     Latency,
+    /// Ten webhooks at a steady rate, then ten of which one never answers.
+    Hang,
+    /// Single requests, one webhook; amid them the dispatcher is killed and started again.
+    Kill,
 }
 
 impl Part {
-    pub(super) const ALL: [Self; 8] =
-        [Self::Floor, Self::Http, Self::Batch, Self::Amqp, Self::Http10, Self::Batch10, Self::Amqp10, Self::Latency];
+    pub(super) const ALL: [Self; 10] = [
+        Self::Floor,
+        Self::Http,
+        Self::Batch,
+        Self::Amqp,
+        Self::Http10,
+        Self::Batch10,
+        Self::Amqp10,
+        Self::Latency,
+        Self::Hang,
+        Self::Kill,
+    ];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -57,14 +72,21 @@ impl Part {
             Self::Batch10 => "batch10",
             Self::Amqp10 => "amqp10",
             Self::Latency => "latency",
+            Self::Hang => "hang",
+            Self::Kill => "kill",
         }
+    }
+
+    /// Whether it is measured by rates, or tells what a fault costs.
+    pub(super) fn is_fault(self) -> bool {
+        matches!(self, Self::Hang | Self::Kill)
     }
 
     /// Webhooks that want each event.
     pub(super) fn fan_out(self) -> usize {
         match self {
-            Self::Http10 | Self::Batch10 | Self::Amqp10 => 10,
-            Self::Floor | Self::Http | Self::Batch | Self::Amqp | Self::Latency => 1,
+            Self::Http10 | Self::Batch10 | Self::Amqp10 | Self::Hang => 10,
+            Self::Floor | Self::Http | Self::Batch | Self::Amqp | Self::Latency | Self::Kill => 1,
         }
     }
 
@@ -74,7 +96,7 @@ impl Part {
             Self::Http | Self::Batch => Some((0.7, 1.5)),
             Self::Amqp => Some((0.6, 1.5)),
             Self::Http10 | Self::Batch10 | Self::Amqp10 => Some((1.5, 3.0)),
-            Self::Floor | Self::Latency => None,
+            Self::Floor | Self::Latency | Self::Hang | Self::Kill => None,
         }
     }
 }
@@ -158,10 +180,16 @@ impl Plan {
         self.parts.iter().any(|part| *part != Part::Floor)
     }
 
+    /// Events per second of the part `hang`, each for ten webhooks.
+    pub(super) fn hang_rate(&self) -> u32 {
+        self.rate.div_ceil(4)
+    }
+
     /// How many events a run of this part publishes.
     pub(super) fn events(&self, part: Part) -> usize {
         match part {
             Part::Latency => self.rate as usize * self.steady.as_secs() as usize,
+            Part::Hang => self.hang_rate() as usize * self.steady.as_secs() as usize,
             _ => self.deliveries.div_ceil(part.fan_out()),
         }
     }

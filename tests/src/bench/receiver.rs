@@ -1,6 +1,6 @@
 //! Answers every request with 200 and nothing, as cheaply as hyper can, and counts deliveries by their `webhook-id`.
 //!
-//! Targets are `/0`, `/1` and so on. Below `/bench/` it talks to the driver.
+//! Targets are `/0`, `/1` and so on; `/hang` is never answered, nor counted. Below `/bench/` it talks to the driver.
 use super::child::{self, ReceiverJob};
 use super::events;
 use anyhow::{Context, Result};
@@ -21,6 +21,8 @@ use tokio::net::TcpListener;
 /// Forgets all there was; what follows is read for stamps, or not.
 pub(super) const RESET: &str = "/bench/reset";
 pub(super) const RESET_STAMPED: &str = "/bench/reset/stamped";
+/// The target that never answers.
+pub(super) const HANG: &str = "/hang";
 /// How many different deliveries there were.
 pub(super) const COUNT: &str = "/bench/count";
 /// A [`Received`].
@@ -43,8 +45,19 @@ pub(super) struct Received {
     pub(super) last_micros: u64,
     pub(super) tenth_micros: u64,
     pub(super) nine_tenths_micros: u64,
+    /// The longest time between two deliveries, in microseconds.
+    pub(super) gap_micros: u64,
     /// From the stamp to here, in microseconds, in ascending order.
     pub(super) latencies: Vec<u64>,
+}
+
+impl Received {
+    /// A percentile of the latency, in milliseconds.
+    pub(super) fn latency_millis(&self, percent: f64) -> f64 {
+        let place = (self.latencies.len() as f64 * percent / 100.0).ceil() as usize;
+        let micros = self.latencies.get(place.saturating_sub(1)).copied();
+        micros.unwrap_or_default() as f64 / 1_000.0
+    }
 }
 
 pub(super) async fn run(job: &ReceiverJob) -> Result<()> {
@@ -67,6 +80,9 @@ async fn answer(request: Request<Incoming>, seen: &Mutex<Seen>) -> Result<Respon
     let path = request.uri().path();
     if path.starts_with("/bench/") {
         return Ok(lock(seen).tell(path));
+    }
+    if path == HANG {
+        std::future::pending::<()>().await;
     }
     let target = path.strip_prefix('/').and_then(|number| number.parse().ok()).unwrap_or_default();
     let id = request.headers().get("webhook-id").map(|id| lock(seen).hash(id.as_bytes()));
@@ -154,6 +170,7 @@ impl Seen {
             last_micros: at(10),
             tenth_micros: at(1),
             nine_tenths_micros: at(9),
+            gap_micros: self.times.windows(2).map(|two| two[1].saturating_sub(two[0])).max().unwrap_or_default(),
             latencies,
         }
     }

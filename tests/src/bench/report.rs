@@ -1,12 +1,15 @@
 //! Prints what was measured, as it comes and as tables.
 use super::drive::Run;
+use super::faults::Fault;
 use super::plan::{Part, Plan};
+use super::receiver::Received;
 use super::redis;
 use super::setup::Stage;
 use anyhow::{Context, Result};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// p99 at the steady rate, to ship at.
 const P99_GOAL_MILLIS: f64 = 15.0;
@@ -99,12 +102,37 @@ impl Report {
         self.line(&text)
     }
 
+    /// A fault's run ended.
+    pub(super) fn fault(&mut self, pair: usize, fault: &Fault) -> Result<()> {
+        let text = match fault {
+            Fault::Hang { without, with } => {
+                let of = |received: &Received| {
+                    let [p50, p99, max] = [50.0, 99.0, 100.0].map(|percent| received.latency_millis(percent));
+                    format!("p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms")
+                };
+                format!("hang     ten that answer: {}; nine beside one that hangs: {}", of(without), of(with))
+            }
+            Fault::Kill { received, until_all } => format!(
+                "kill     the longest time without a delivery {:.2} s, all delivered {:.2} s after the kill, {} delivered twice",
+                received.gap_micros as f64 / 1e6,
+                until_all.as_secs_f64(),
+                received.duplicates
+            ),
+        };
+        self.line(&format!("pair {pair}   {text}"))
+    }
+
     /// The tables.
-    pub(super) fn end(&mut self, plan: &Plan, stage: &Stage, runs: &[Run]) -> Result<()> {
+    pub(super) fn end(&mut self, plan: &Plan, stage: &Stage, runs: &[Run], faults: &[Fault]) -> Result<()> {
         self.line("")?;
-        self.rates(plan, runs)?;
-        self.latency(plan, runs)?;
-        self.costs(plan, stage, runs)?;
+        if !runs.is_empty() {
+            self.rates(plan, runs)?;
+            self.latency(plan, runs)?;
+        }
+        self.faults(plan, faults)?;
+        if !runs.is_empty() {
+            self.costs(plan, stage, runs)?;
+        }
         if let Some(file) = &self.file {
             std::fs::write(file, &self.text).with_context(|| format!("writing `{}`", file.display()))?;
         }
@@ -118,7 +146,7 @@ impl Report {
             "deliveries/s {pairs}   median   (min to max)     of the floor (min to max)  ship at, aim"
         ))?;
         let floor = of(runs, Part::Floor);
-        for part in plan.parts.iter().filter(|part| **part != Part::Latency) {
+        for part in plan.parts.iter().filter(|part| **part != Part::Latency && !part.is_fault()) {
             let mine = of(runs, *part);
             let rates: Vec<f64> = mine.iter().map(|run| run.rate()).collect();
             let spread = Spread::of(&rates);
@@ -157,9 +185,53 @@ impl Report {
         ))
     }
 
+    fn faults(&mut self, plan: &Plan, faults: &[Fault]) -> Result<()> {
+        let of = |fact: &dyn Fn(&Fault) -> Option<f64>| {
+            let facts: Vec<f64> = faults.iter().filter_map(fact).collect();
+            (!facts.is_empty()).then(|| Spread::of(&facts))
+        };
+        let hang = |percent: f64, pick: fn((f64, f64)) -> f64| {
+            of(&move |fault: &Fault| match fault {
+                Fault::Hang { without, with } => {
+                    Some(pick((without.latency_millis(percent), with.latency_millis(percent))))
+                }
+                Fault::Kill { .. } => None,
+            })
+        };
+        if let (Some(p50_without), Some(p50), Some(p99_without), Some(p99)) =
+            (hang(50.0, |two| two.0), hang(50.0, |two| two.1), hang(99.0, |two| two.0), hang(99.0, |two| two.1))
+        {
+            self.line(&format!(
+                "hang, {} events/s for ten webhooks, ms: p50 {p50_without}, with one that hangs the other nine's {p50};\n\
+                 p99 {p99_without}, then {p99}",
+                plan.hang_rate()
+            ))?;
+        }
+        let kill = |pick: fn(&Received, &Duration) -> f64| {
+            of(&move |fault: &Fault| match fault {
+                Fault::Kill { received, until_all } => Some(pick(received, until_all)),
+                Fault::Hang { .. } => None,
+            })
+        };
+        if let (Some(gap), Some(all), Some(twice)) = (
+            kill(|received, _| received.gap_micros as f64 / 1e6),
+            kill(|_, until_all| until_all.as_secs_f64()),
+            kill(|received, _| received.duplicates as f64),
+        ) {
+            self.line(&format!(
+                "kill of the dispatcher under load: without a delivery for {gap} s, all delivered after {all} s, {twice} twice"
+            ))?;
+        }
+        self.line("")
+    }
+
     fn costs(&mut self, plan: &Plan, stage: &Stage, runs: &[Run]) -> Result<()> {
         self.line("CPU seconds per 1,000 deliveries, median; peak memory (VmHWM) of all runs")?;
-        let columns = plan.parts.iter().fold(String::new(), |all, part| all + &format!("{:>9}", part.name()));
+        let columns = plan
+            .parts
+            .iter()
+            .filter(|part| !part.is_fault())
+            .fold(String::new(), |all, part| all + &format!("{:>9}", part.name()));
         self.line(&format!("{:12} {columns}     peak", ""))?;
         let peaks = stage.usage()?;
         let processes = stage.processes();
@@ -204,7 +276,11 @@ impl Report {
     }
 
     fn row(&mut self, plan: &Plan, name: &str, cell: &dyn Fn(Part) -> String, peak: &str) -> Result<()> {
-        let cells = plan.parts.iter().fold(String::new(), |all, part| all + &format!("{:>9}", cell(*part)));
+        let cells = plan
+            .parts
+            .iter()
+            .filter(|part| !part.is_fault())
+            .fold(String::new(), |all, part| all + &format!("{:>9}", cell(*part)));
         self.line(format!("{name:12} {cells}{peak:>9}").trim_end())
     }
 

@@ -1,7 +1,7 @@
 //! What a benchmark stands on: a private broker and Redis, the receiver, the five release binaries, two tenants.
 use super::child::{Child, Ingest, RECEIVER, ReceiverJob};
 use super::plan::Plan;
-use super::receiver::{COUNT, REPORT, RESET, RESET_STAMPED, Received};
+use super::receiver::{COUNT, HANG, REPORT, RESET, RESET_STAMPED, Received};
 use super::{events, usage};
 use anyhow::{Context, Result, bail, ensure};
 use fanfare_local::{Binaries, Broker, Client, Redis, Sandbox, Service, Services, free_port, settings};
@@ -87,6 +87,24 @@ impl Stage {
         client.create_webhook(&webhook).await.map(drop)
     }
 
+    /// A tenant with so many webhooks that answer and one that never does: its client, its way in, and that one's id.
+    pub(super) async fn tenant_with_one_that_hangs(
+        &self,
+        id: &str,
+        healthy: usize,
+    ) -> Result<(Client, Ingest, String)> {
+        let fanfare = self.fanfare.as_ref().context("the services are not started")?;
+        let client = fanfare.services.operator()?.create_tenant(id, Some("standard")).await?;
+        for number in 0..healthy {
+            let webhook = json!({ "target": self.receiver.target(number), "triggers": events::types()? });
+            client.create_webhook(&webhook).await?;
+        }
+        let webhook = json!({ "target": self.receiver.hanging_target(), "triggers": events::types()? });
+        let hanging = client.create_webhook(&webhook).await?;
+        let ingest = Ingest { address: fanfare.one.ingest.address.clone(), key: client.token().to_owned() };
+        Ok((client, ingest, hanging.id))
+    }
+
     /// The processes that stay, by name and pid.
     pub(super) fn processes(&self) -> Vec<(&'static str, u32)> {
         let mut processes = Vec::new();
@@ -154,6 +172,11 @@ impl Receiver {
     /// Webhook number so and so's URL.
     pub(super) fn target(&self, number: usize) -> String {
         format!("http://127.0.0.1:{}/{number}", self.port)
+    }
+
+    /// The URL of one that never answers.
+    pub(super) fn hanging_target(&self) -> String {
+        format!("http://127.0.0.1:{}{HANG}", self.port)
     }
 
     pub(super) async fn reset(&self, is_stamped: bool) -> Result<()> {
