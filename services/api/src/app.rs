@@ -86,7 +86,7 @@ impl Api {
             lost: configuration.lost(),
             tenants: Tenants::new(redis, &configuration),
             configuration,
-            deliveries: Deliveries::new(redis, timeout, settings.dispatcher.max_in_flight_per_webhook, retention),
+            deliveries: Deliveries::new(redis, timeout, settings.dispatcher.max_in_flight_per_webhook, retention, None),
             log: HotLog::new(redis, retention),
             sealer,
             targets: settings.target_rules(),

@@ -2,10 +2,7 @@
 //! before the message is acked.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -17,7 +14,7 @@ use fanfare_domain::{
 };
 use fanfare_runtime::{fail_point, now_ms};
 use fanfare_store::{
-    AttemptEntry, Attempted, Claim, ClaimRequest, Deliveries, Recorded, StoreError, Verdict, while_away,
+    AttemptEntry, Attempted, Claim, ClaimRequest, Deliveries, Life, Recorded, StoreError, Verdict, while_away,
 };
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::OwnedSemaphorePermit;
@@ -44,6 +41,7 @@ const NOT_READY: Duration = Duration::from_secs(20);
 
 /// Everything that delivering needs.
 pub(crate) struct Dispatch {
+    pub(crate) life: Life,
     pub(crate) records: Deliveries,
     pub(crate) webhooks: Webhooks,
     pub(crate) shapes: Shapes,
@@ -139,7 +137,7 @@ impl Dispatch {
 
     async fn claim_and_attempt(&self, event: &EventItem, item: &DeliveryItem, rendered: &Rendered) -> Left {
         let id = event.delivery_id(item);
-        let token = token();
+        let token = self.life.token();
         let request = ClaimRequest {
             tenant: &event.tenant,
             id: &id,
@@ -198,7 +196,7 @@ impl Dispatch {
             }
         };
         // On a monotonic clock, right before sending: a process that was frozen meanwhile sends nothing stale.
-        if claimed.asked_at.elapsed() >= LEASE_MARGIN {
+        if claimed.asked_at.elapsed() >= LEASE_MARGIN || !self.life.may_send() {
             return self.undo(event, item, claimed, Duration::from_millis(100)).await;
         }
         if claimed.redelivery {
@@ -434,11 +432,4 @@ fn label(claim: &Claim) -> &'static str {
         Claim::Ended(_) => "ended",
         Claim::Nothing(why) => why,
     }
-}
-
-/// Names a claim: unlike any other, in this process or another.
-fn token() -> String {
-    static PROCESS: std::sync::LazyLock<u64> = std::sync::LazyLock::new(rand::random);
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!("{:x}.{:x}", *PROCESS, NEXT.fetch_add(1, Ordering::Relaxed))
 }

@@ -15,7 +15,7 @@ use anyhow::Context;
 use fanfare_bus::Bus;
 use fanfare_catalog::Catalogs;
 use fanfare_runtime::Service;
-use fanfare_store::{CatalogTexts, Configuration, Deliveries, Redis, Sealer};
+use fanfare_store::{CatalogTexts, Configuration, Deliveries, Life, Redis, Sealer};
 
 /// How much longer a claim holds than its attempt may take.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
@@ -41,6 +41,7 @@ async fn main() -> anyhow::Result<()> {
     tasks.watch("amqp", bus.link(), |link| *link != fanfare_bus::Link::Away);
     tasks.watch("redis", configuration.lost(), |lost| !lost);
     tasks.watch_unreadable(configuration.unreadable())?;
+    let Some(life) = Life::begin(&redis, tasks.stop()).await else { return tasks.finish().await };
     let limits = &settings.dispatcher;
     let timeout = limits.timeout.0;
     let metrics = metrics::Metrics::register(tasks.registry(), limits.max_in_flight)?;
@@ -50,7 +51,9 @@ async fn main() -> anyhow::Result<()> {
             timeout + LEASE_MARGIN,
             limits.max_in_flight_per_webhook,
             settings.log.retention,
+            Some(life.clone()),
         ),
+        life,
         webhooks: webhooks::Webhooks::new(configuration, catalogs.clone(), sealer),
         shapes: shapes::Shapes::new(catalogs, CatalogTexts::new(&redis)),
         sender: send::Sender::new(settings.target_rules(), timeout)?,

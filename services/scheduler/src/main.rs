@@ -49,7 +49,7 @@ async fn main() -> anyhow::Result<()> {
     tasks.watch_unreadable(configuration.unreadable())?;
     let metrics = metrics::Metrics::register(tasks.registry())?;
     let waits = Arc::new(waits::Waits { bus: bus.clone(), metrics: metrics.clone() });
-    let records = Deliveries::new(&redis, settings.dispatcher.timeout.0, 1, settings.log.retention);
+    let records = Deliveries::new(&redis, settings.dispatcher.timeout.0, 1, settings.log.retention, None);
     let driver = Arc::new(jobs::Driver {
         bus: bus.clone(),
         jobs: Jobs::new(&redis, settings.dispatcher.max_in_flight_per_webhook, settings.log.retention),

@@ -26,6 +26,8 @@ pub(crate) struct Shape {
     pub(crate) script: Script,
     /// Arguments that stand before the calls'.
     pub(crate) common: Vec<String>,
+    /// One more behind them, as it is at each run.
+    pub(crate) changing: Option<Box<dyn Fn() -> String + Send + Sync>>,
     /// Values that stand before the calls' answers, and belong to each.
     pub(crate) leading: usize,
     /// Values per call.
@@ -106,8 +108,9 @@ async fn run(redis: Redis, shape: Arc<Shape>, calls: Vec<Call>) {
             None => groups.push(vec![call]),
         }
     }
+    let changing = shape.changing.as_ref().map(|changing| changing());
     let call = |group: &Vec<Call>| {
-        let common = shape.common.iter().map(String::as_bytes);
+        let common = shape.common.iter().chain(&changing).map(String::as_bytes);
         let args = common.chain(group.iter().flat_map(|call| call.args.iter().map(Vec::as_slice)));
         shape.script.call(group[0].tenant.as_str(), args)
     };

@@ -7,6 +7,7 @@ use fanfare_domain::{DeliveryId, Span, TenantId};
 use crate::{
     batched::{Batched, Shape, text},
     blob,
+    life::Life,
     redis_link::{Redis, Script, StoreError, prefix},
 };
 
@@ -121,17 +122,28 @@ pub struct Deliveries {
 }
 
 impl Deliveries {
-    /// Over `redis`: a claim holds for `lease`, a webhook without a cap of its own has `default_cap`.
-    pub fn new(redis: &Redis, lease: Duration, default_cap: u32, retention: Span) -> Self {
+    /// Over `redis`: a claim holds for `lease`, or until its dispatcher is seen to be dead; a webhook without a cap of its own
+    /// has `default_cap`. `life` is the claiming dispatcher's; who claims nothing has none.
+    pub fn new(redis: &Redis, lease: Duration, default_cap: u32, retention: Span, life: Option<Life>) -> Self {
         let start = |body, common, answers| {
-            Batched::start(redis.clone(), Shape { script: Script::new(body), common, leading: 0, answers })
+            let script = Script::new(body);
+            Batched::start(redis.clone(), Shape { script, common, changing: None, leading: 0, answers })
         };
         let retention = retention.as_millis().to_string();
         let claim =
             vec![lease.as_millis().to_string(), default_cap.to_string(), MOST_CLAIMS.to_string(), retention.clone()];
         Self {
             redis: redis.clone(),
-            claim: start(include_str!("scripts/claim.lua"), claim, 1),
+            claim: Batched::start(
+                redis.clone(),
+                Shape {
+                    script: Script::new(include_str!("scripts/claim.lua")),
+                    common: claim,
+                    changing: Some(Box::new(move || life.as_ref().map_or_else(|| "*".to_owned(), Life::living))),
+                    leading: 0,
+                    answers: 1,
+                },
+            ),
             complete: start(include_str!("scripts/complete.lua"), vec![retention], 1),
             scheduled: start(include_str!("scripts/scheduled.lua"), Vec::new(), 0),
         }

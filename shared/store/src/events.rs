@@ -60,7 +60,7 @@ impl Events {
     /// Over `redis`: events are taken once per `window`, and kept for `retention` after their last delivery has ended.
     pub fn new(redis: &Redis, window: Span, retention: Span) -> Self {
         let start = |body, common, leading, answers| {
-            Batched::start(redis.clone(), Shape { script: Script::new(body), common, leading, answers })
+            Batched::start(redis.clone(), Shape { script: Script::new(body), common, changing: None, leading, answers })
         };
         let accept = vec![ACCEPT_LEASE_MS.to_string(), window.as_millis().to_string()];
         Self {

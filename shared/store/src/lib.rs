@@ -7,6 +7,7 @@ mod config; // what is in force, in memory, at once
 mod deliveries; // claim, complete
 mod events; // claim an event, decide its matches
 mod jobs; // work on many deliveries, in steps
+mod life; // which dispatchers live
 mod log; // what happened, for people
 mod notices; // one mail an hour per webhook and kind
 mod redis_link; // connections, scripts, errors
@@ -21,6 +22,7 @@ pub use config::{
 pub use deliveries::{Attempted, Claim, ClaimRequest, Deliveries, Recorded, Verdict};
 pub use events::{Acceptance, Events, Matching};
 pub use jobs::{Cancelled, Jobs, Look, Open, Released};
+pub use life::Life;
 pub use log::{AttemptEntry, DeliveryDetail, DeliveryFilter, DeliveryView, EventView, HotLog, Log, Page, State};
 pub use notices::{MailClaim, Notices};
 pub use redis_link::{Redis, StoreError, surely, while_away};

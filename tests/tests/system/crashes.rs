@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
-use fanfare_local::{Receiver, Service, Settings};
+use fanfare_local::{Answer, Receiver, Service, Settings};
 use futures::{StreamExt, stream};
 use serde_json::json;
 
@@ -92,6 +92,29 @@ fn every_delivery_ends_whatever_stops_dead_wherever() {
                 "five deliveries with two attempts each after a stop at {place}: {attempts:?}"
             );
         }
+        fanfare.balance().await
+    });
+}
+
+#[test]
+fn what_a_killed_dispatcher_held_goes_on_long_before_its_lease_ends() {
+    story(async {
+        // The lease is longer than this story's patience.
+        let mut fanfare = Fanfare::start_with(&[("FANFARE_DISPATCHER__TIMEOUT", "300s")]).await?;
+        let tenant = fanfare.tenant("acme").await?;
+        let receiver = Receiver::answering(Answer::hang()).await?;
+        tenant.webhook(&receiver, "order.paid").await?;
+        let event = tenant.client.publish(&order("order.paid", 1)).await?;
+        requests(&receiver, 1).await?;
+        let dispatcher = fanfare.services.get_mut(Service::Dispatcher);
+        dispatcher.kill();
+        receiver.answer(200);
+        dispatcher.start_again().await?;
+        tenant.delivery_that_is(&event, "delivered").await?;
+        let requests = receiver.requests();
+        assert_eq!(requests.len(), 2);
+        assert_eq!(requests[1].header("fanfare-redelivery"), Some("true"), "it may have come before, and says so");
+        assert_eq!(requests[0].header("webhook-id"), requests[1].header("webhook-id"));
         fanfare.balance().await
     });
 }

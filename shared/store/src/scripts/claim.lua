@@ -1,5 +1,6 @@
 -- Claims deliveries before their attempts: no two at once, none after a success (delivery.md, Redis, state: Claim).
--- ARGV: lease ms, cap where a webhook has none, most claims of one attempt, retention ms, then per delivery: ulid, field
+-- ARGV: lease ms, cap where a webhook has none, most claims of one attempt, retention ms, the dispatchers that live with blanks
+--   around each (`*`: nobody is to be held dead), then per delivery: ulid, field
 --   (webhook, or webhook_r<job>), webhook, attempt, epoch, shape, accepted ms, token
 -- Returns per delivery one text, a verdict and with blanks between
 --   go: revision, claims before this one, first attempt ms        wait: ms
@@ -34,6 +35,13 @@ local function webhook(id)
     webhooks[id] = w
   end
   return w
+end
+
+-- Whether who claimed is still there to complete; a token begins with its dispatcher's name.
+local living = ARGV[5]
+local function lives(token)
+  local name = match(token, '^(%x+)%.')
+  return living == '*' or not name or string.find(living, ' ' .. name .. ' ', 1, true) ~= nil
 end
 
 -- Attempts per second, evenly: the time of the next one allowed, in microseconds (a leaky bucket of one second's room).
@@ -83,8 +91,8 @@ local function decide(i, ulid, field, id, event, text)
     answer('held')
   elseif epoch < r.epoch or attempt < r.attempt then
     if r.published == '0' then answer('retry ' .. r.attempt .. ' ' .. r.due .. ' ' .. r.epoch) else answer('stale') end
-  elseif tonumber(r.lease) > now then
-    answer('wait ' .. int(tonumber(r.lease) - now))
+  elseif tonumber(r.lease) > now and lives(r.token) then
+    answer('wait ' .. int(math.min(tonumber(r.lease) - now, 2000)))
   else
     local w = webhook(id)
     if not w then
@@ -130,7 +138,7 @@ local function decide(i, ulid, field, id, event, text)
   end
 end
 
-for i = 5, #ARGV, 8 do
+for i = 6, #ARGV, 8 do
   local ulid, field, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local event = events .. ulid
   local text = call('HGET', event, field)
