@@ -9,6 +9,7 @@ mod events; // claim an event, decide its matches
 mod jobs; // work on many deliveries, in steps
 mod log; // what happened, for people
 mod notices; // one mail an hour per webhook and kind
+mod pool; // connections for what is no script
 mod redis_link; // connections, scripts, errors
 mod seal; // secrets at rest
 mod servers; // one server, Sentinel or a cluster, by the URL
