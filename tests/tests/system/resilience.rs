@@ -146,6 +146,7 @@ fn what_cannot_be_read_of_one_tenant_stops_no_start_and_no_other_tenant() {
             (Receiver::start().await?, Receiver::start().await?, Receiver::start().await?);
         acme.webhook(&to_acme, "order.paid").await?;
         let webhook = acme.webhook(&to_acme, "order.paid").await?.id;
+        let unwanted = acme.webhook(&to_acme, "order.paid").await?.id;
         broken.webhook(&to_broken, "order.paid").await?;
         odd.webhook(&to_broken, "order.paid").await?;
         other.webhook(&to_other, "order.paid").await?;
@@ -154,6 +155,7 @@ fn what_cannot_be_read_of_one_tenant_stops_no_start_and_no_other_tenant() {
         let tenant: String = redis::cmd("GET").arg("f:{broken}:t").query_async(&mut redis).await?;
         let mut garble = redis::pipe();
         garble.cmd("HSET").arg("f:{acme}:w").arg(&webhook).arg(r#"{"v":9,"webhook":"t0p-s3cret"}"#);
+        garble.cmd("HSET").arg("f:{acme}:w").arg(&unwanted).arg("no webhook");
         garble.cmd("SET").arg("f:{broken}:t").arg("t0p-s3cret").cmd("RENAME").arg("f:{odd}:w").arg("f:{odd}:kept");
         garble.cmd("SET").arg("f:{odd}:w").arg("no hash").query_async::<()>(&mut redis).await?;
         for service in Service::ALL {
@@ -176,6 +178,11 @@ fn what_cannot_be_read_of_one_tenant_stops_no_start_and_no_other_tenant() {
             [webhook.as_str(), "f:{acme}:w", "f:{broken}:t", "f:{odd}"].into_iter().for_each(named);
             assert!(!log.contains("s3cret"), "never what is stored");
         }
+        // Deleted as it is.
+        let path = format!("/v1/webhooks/{unwanted}");
+        assert_eq!(acme.client.ask("GET", &path, None).await?.status, 503);
+        acme.client.delete(&path).await?;
+        assert_eq!(acme.client.ask("GET", &path, None).await?.status, 404);
         // Mended by hand, which tells nobody.
         let mut mend = redis::pipe();
         mend.cmd("HSET").arg("f:{acme}:w").arg(&webhook).arg(good).cmd("SET").arg("f:{broken}:t").arg(tenant);
@@ -360,7 +367,7 @@ fn a_changed_catalog_changes_no_body_of_a_delivery_already_made() {
         let receiver = Receiver::answering(503).await?;
         acme.webhook_with(&receiver, "order.paid", &json!({ "retrySchedule": ["3s", "3s", "3s", "3s", "3s"] })).await?;
         let old = order("order.paid", 1);
-        acme.client.publish(&old).await?;
+        let old_event = acme.client.publish(&old).await?;
         assert_eq!(requests(&receiver, 1).await?[0].json(), json!({ "before": old.id() }));
         std::fs::write(&file, SHOP.replace("full: .", "full: '{after: .id}'"))?;
         fanfare.services.dispatcher.kill();
@@ -383,6 +390,10 @@ fn a_changed_catalog_changes_no_body_of_a_delivery_already_made() {
         redis::cmd("RENAME").arg("kept").arg("f:catalogs").query_async::<()>(&mut redis).await?;
         let bodies: Vec<_> = requests(&receiver, 2).await?.iter().map(|request| request.json()).collect();
         assert_eq!(bodies[1], json!({ "before": old.id() }), "{bodies:?}");
+        // And it is shown as it was sent.
+        let shown = acme.delivery_that_is(&old_event, "delivered").await?;
+        let body = shown["attempts"][0]["request"]["body"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&body)?, json!({ "before": old.id() }));
         fanfare.balance().await
     });
 }
