@@ -177,7 +177,8 @@ impl Tenants {
         now_ms: u64,
     ) -> Result<bool, StoreError> {
         loop {
-            let config = self.configuration.now(tenant).await?;
+            // Not as if there were no such tenant where Redis has lost one.
+            let config = self.configuration.latest(tenant).await?;
             let Some(known) = config.as_ref().and_then(|config| config.webhooks.get(id)) else { return Ok(false) };
             if known.webhook.disabled.is_some() {
                 return Ok(false);
