@@ -154,12 +154,12 @@ pub fn parse_binary(
         if parts.attributes.iter().any(|(other, _)| *other == name) {
             parts.wrong(&name, "stands twice");
         } else {
-            parts.text_attribute(name, value);
+            parts.text_attribute(name, &value);
         }
     }
     if let Some(content_type) = content_type {
         parts.attributes.retain(|(name, _)| name != "datacontenttype");
-        parts.text_attribute("datacontenttype".into(), content_type.to_owned());
+        parts.text_attribute("datacontenttype".into(), content_type);
     }
     if !body.is_empty() {
         let essence = content_type
@@ -206,7 +206,7 @@ impl Parts {
         }
         match serde_json::from_str(value.get()) {
             Ok(serde_json::Value::Null) => {}
-            Ok(serde_json::Value::String(text)) => self.text_attribute(name, text),
+            Ok(serde_json::Value::String(text)) => self.text_attribute(name, &text),
             Ok(serde_json::Value::Bool(value)) if !is_core(&name) => self.push(name, value.to_string()),
             Ok(serde_json::Value::Number(number))
                 if !is_core(&name) && number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) =>
@@ -218,8 +218,8 @@ impl Parts {
         }
     }
 
-    fn text_attribute(&mut self, name: String, text: String) {
-        self.checked(name, &text, || serde_json::Value::from(text.as_str()).to_string());
+    fn text_attribute(&mut self, name: String, text: &str) {
+        self.checked(name, text, || serde_json::Value::from(text).to_string());
     }
 
     /// Takes an attribute that is a text, in `json` as its JSON string.
@@ -279,7 +279,7 @@ impl Parts {
         if let Some(plain) = &defaults.plain {
             for (name, value) in [("specversion", Some("1.0")), ("id", Some(plain.id)), ("source", plain.source)] {
                 if let (None, Some(value)) = (self.json(name), value) {
-                    self.text_attribute(name.into(), value.to_owned());
+                    self.text_attribute(name.into(), value);
                 }
             }
         }
@@ -299,7 +299,7 @@ impl Parts {
         let content_hash = self.content_hash();
         let time_ms = match self.text("time").map(|time| span::parse_rfc3339(&time)) {
             None => {
-                self.text_attribute("time".into(), span::rfc3339(defaults.now_ms));
+                self.text_attribute("time".into(), &span::rfc3339(defaults.now_ms));
                 defaults.now_ms
             }
             Some(time) => time.unwrap_or_else(|| {

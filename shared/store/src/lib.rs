@@ -24,7 +24,7 @@ pub use events::{Acceptance, Events, Matching};
 pub use jobs::{Cancelled, Jobs, Look, Open, Released};
 pub use log::{AttemptEntry, DeliveryDetail, DeliveryFilter, DeliveryView, EventView, HotLog, Log, Page, State};
 pub use notices::{MailClaim, Notices};
-pub use redis_link::{Redis, StoreError, surely, while_away};
+pub use redis_link::{Redis, StoreError, while_away};
 pub use seal::{SealError, Sealer};
 pub use servers::RedisSettings;
 pub use tenants::{Acted, Saved, Tenants};

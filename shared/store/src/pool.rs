@@ -40,7 +40,7 @@ impl Pool {
                 Self::One(pool.runtime(Runtime::Tokio1).build()?)
             }
             Servers::Sentinel { names, .. } => {
-                let names = names.clone();
+                let names = names.as_ref().clone();
                 let manager = sentinel::Manager::new(
                     names.sentinels,
                     names.primary,

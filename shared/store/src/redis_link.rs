@@ -57,32 +57,22 @@ impl From<RedisError> for StoreError {
     }
 }
 
-/// Asks again until Redis answers. What is at work stays unacked meanwhile; the wait ends with the process at the latest.
-pub async fn surely<T, F: Future<Output = Result<T, StoreError>>>(what: &str, ask: impl Fn() -> F) -> T {
-    let mut pause = Duration::from_millis(50);
-    loop {
-        match ask().await {
-            Ok(answer) => return answer,
-            Err(error) => tracing::warn!(what, %error, "asking Redis again"),
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(2));
-    }
-}
-
 /// Asks again while Redis is away, and only then. An error means that it is there and that asking on is of no use: it has
 /// lost the tenant, or holds what nobody here understands. What is at work has to leave then, so that others get their turn.
+/// What waits stays unacked meanwhile; the wait ends with the process at the latest.
 pub async fn while_away<T, F: Future<Output = Result<T, StoreError>>>(
     what: &str,
     ask: impl Fn() -> F,
 ) -> Result<T, StoreError> {
-    surely(what, || async {
+    let mut pause = Duration::from_millis(50);
+    loop {
         match ask().await {
-            Err(error @ StoreError::Away(_)) => Err(error),
-            answer => Ok(answer),
+            Err(error @ StoreError::Away(_)) => tracing::warn!(what, %error, "asking Redis again"),
+            answer => return answer,
         }
-    })
-    .await
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
 }
 
 /// Redis, to one process. Connections are made again when they break.

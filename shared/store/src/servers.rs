@@ -35,7 +35,7 @@ pub struct RedisSettings {
 /// The servers that the settings name.
 pub(crate) enum Servers {
     One(redis::Client),
-    Sentinel { client: Mutex<SentinelClient>, names: SentinelNames },
+    Sentinel { client: Mutex<SentinelClient>, names: Box<SentinelNames> },
     Cluster(Vec<ConnectionInfo>),
 }
 
@@ -102,7 +102,7 @@ impl Servers {
                 let names = SentinelNames { sentinels, primary: name.to_owned(), node };
                 let SentinelNames { sentinels, primary, node } = names.clone();
                 let client = SentinelClient::build(sentinels, primary, Some(node.into()), SentinelServerType::Master)?;
-                Ok(Self::Sentinel { client: Mutex::new(client), names })
+                Ok(Self::Sentinel { client: Mutex::new(client), names: Box::new(names) })
             }
             _ => Err(wrong("its scheme says neither `sentinel` nor `cluster`")),
         }
