@@ -22,7 +22,7 @@ use fanfare_bus::{Answers, Bus, JobItem, Link, ask_channel};
 use fanfare_catalog::Catalogs;
 use fanfare_domain::{JobId, TargetRules, TenantId};
 use fanfare_runtime::{Problem, Settings};
-use fanfare_store::{Configuration, Deliveries, HotLog, Redis, Sealer, Tenants};
+use fanfare_store::{CatalogTexts, Configuration, Deliveries, HotLog, Redis, Sealer, Tenants};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
@@ -45,6 +45,7 @@ const JOB_CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) struct Api {
     pub(crate) admin_token: String,
     pub(crate) catalogs: Catalogs,
+    pub(crate) catalog_texts: CatalogTexts,
     pub(crate) configuration: Configuration,
     pub(crate) lost: watch::Receiver<bool>,
     pub(crate) tenants: Tenants,
@@ -83,6 +84,7 @@ impl Api {
             openapi: description.to_string().into(),
             docs: docs::page(&description).into(),
             catalogs,
+            catalog_texts: CatalogTexts::new(redis),
             lost: configuration.lost(),
             tenants: Tenants::new(redis, &configuration),
             configuration,

@@ -1,9 +1,9 @@
 //! An attempt as shown (contract.md, Management API). Its body is not stored: it is rendered again, of the event and the
 //! shape that was pinned at fan-out.
 
-use fanfare_catalog::Catalogs;
+use fanfare_catalog::{Catalog, Catalogs};
 use fanfare_domain::{span::rfc3339, webhook::PayloadForm};
-use fanfare_store::AttemptEntry;
+use fanfare_store::{AttemptEntry, CatalogTexts, StoreError};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -53,12 +53,26 @@ pub(crate) fn view(number: u32, entry: AttemptEntry, body: Option<&str>) -> View
     }
 }
 
-/// The body that an event's deliveries of this shape have.
-pub(crate) fn body(catalogs: &Catalogs, event: &[u8], shape: &str) -> Option<String> {
-    let (digest, form) = shape.split_once(':')?;
+/// The body that an event's deliveries of this shape have, by a catalog that is loaded here or by one of the past.
+pub(crate) async fn body(
+    catalogs: &Catalogs,
+    texts: &CatalogTexts,
+    event: &[u8],
+    shape: &str,
+) -> Result<Option<String>, StoreError> {
+    let Some((digest, form)) = shape.split_once(':') else { return Ok(None) };
+    if let Some(catalog) = catalogs.by_digest(digest) {
+        return Ok(rendered(catalog, event, form));
+    }
+    let text = texts.text(digest).await?;
+    let catalog = text.and_then(|text| Catalog::parse(&text).ok()).filter(|catalog| catalog.digest() == digest);
+    Ok(catalog.and_then(|catalog| rendered(&catalog, event, form)))
+}
+
+/// The body that an event has by this catalog, in this form; `None` where it becomes none.
+pub(crate) fn rendered(catalog: &Catalog, event: &[u8], form: &str) -> Option<String> {
     let form = [PayloadForm::Full, PayloadForm::Identity].into_iter().find(|known| known.as_str() == form)?;
-    let rendered = catalogs.by_digest(digest)?.render(event, form).ok()?;
-    String::from_utf8(rendered.body).ok()
+    String::from_utf8(catalog.render(event, form).ok()?.body).ok()
 }
 
 /// What pins a body: the catalog by its digest, and the payload's form.
@@ -122,17 +136,16 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_rendered_by_the_catalog_that_shaped_it() {
+    fn a_body_is_rendered_in_the_form_that_it_was_sent_in() {
         let catalogs = Catalogs::builtin();
-        let digest = catalogs.get("standard").unwrap().digest();
+        let catalog = catalogs.get("standard").unwrap();
         let event = br#"{"specversion":"1.0","id":"1","source":"/s","type":"t","time":"2026-01-15T09:30:00Z","data":{"n":1.50}}"#;
-        let shape = shape(digest, PayloadForm::Full);
         assert_eq!(
-            body(&catalogs, event, &shape).unwrap(),
+            rendered(catalog, event, "full").unwrap(),
             r#"{"type":"t","timestamp":"2026-01-15T09:30:00Z","data":{"n":1.50}}"#
         );
-        for (event, shape) in [(&event[..], "0123456789ab:full"), (event, "x"), (b"", shape.as_str())] {
-            assert_eq!(body(&catalogs, event, shape), None, "{shape}");
+        for (event, form) in [(&event[..], "x"), (b"", "full")] {
+            assert_eq!(rendered(catalog, event, form), None, "{form}");
         }
     }
 }

@@ -104,7 +104,8 @@ pub(crate) async fn read(
     At(id): At<String>,
 ) -> Result<Response, Problem> {
     let detail = find(&api, &caller, &id).await?;
-    let body = attempt_view::body(&api.catalogs, &detail.event, &detail.view.shape);
+    let body = attempt_view::body(&api.catalogs, &api.catalog_texts, &detail.event, &detail.view.shape);
+    let body = body.await.map_err(problem::store)?;
     let attempts = detail.attempts.into_iter();
     let attempts = attempts.map(|(number, entry)| attempt_view::view(number, entry, body.as_deref())).collect();
     Ok(Answer(Whole { delivery: view(&detail.view), attempts }).into_response())

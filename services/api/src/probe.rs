@@ -59,7 +59,7 @@ pub(crate) async fn ask<N>(
     };
     let answer = api.answers.ask(question).await.map_err(unanswered)?;
     let entry = read(api, &probe, &answer)?;
-    let body = attempt_view::body(&api.catalogs, event.json.get().as_bytes(), &probe.shape);
+    let body = attempt_view::rendered(catalog, event.json.get().as_bytes(), webhook.payload.as_str());
     Ok(Asked { entry, body })
 }
 

@@ -88,10 +88,7 @@ pub(crate) async fn create(
         Saved::Missing | Saved::Stale => {
             return Err(Problem::new(
                 StatusCode::CONFLICT,
-                format!(
-                    "there is a tenant `{}` already, or was until it was deleted: give each an id of its own",
-                    tenant.id
-                ),
+                format!("there is a tenant `{}` already: delete it first, or choose another id", tenant.id),
             ));
         }
     }

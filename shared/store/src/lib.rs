@@ -10,6 +10,7 @@ mod jobs; // work on many deliveries, in steps
 mod life; // which dispatchers live
 mod log; // what happened, for people
 mod notices; // one mail an hour per webhook and kind
+mod pool; // connections for what is no script
 mod redis_link; // connections, scripts, errors
 mod seal; // secrets at rest
 mod servers; // one server, Sentinel or a cluster, by the URL
@@ -25,7 +26,7 @@ pub use jobs::{Cancelled, Jobs, Look, Open, Released};
 pub use life::Life;
 pub use log::{AttemptEntry, DeliveryDetail, DeliveryFilter, DeliveryView, EventView, HotLog, Log, Page, State};
 pub use notices::{MailClaim, Notices};
-pub use redis_link::{Redis, StoreError, surely, while_away};
+pub use redis_link::{Redis, StoreError, while_away};
 pub use seal::{SealError, Sealer};
 pub use servers::RedisSettings;
 pub use tenants::{Acted, Saved, Tenants};

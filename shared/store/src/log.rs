@@ -243,9 +243,13 @@ impl HotLog {
                 }
             }
         }
-        let hashes: Vec<HashMap<String, Vec<u8>>> =
-            if places.is_empty() { Vec::new() } else { self.redis.run_all(&pipeline).await? };
-        let views = places.into_iter().zip(hashes).map(|((place, id), hash)| Ok((place, self.view(id, &hash)?)));
+        pipeline.cmd("GET").arg(format!("{prefix}:born"));
+        let mut found: Vec<redis::Value> = self.redis.run_all(&pipeline).await?;
+        let odd = |error: redis::ParsingError| StoreError::Odd(error.to_string());
+        let born = redis::from_redis_value(found.pop().unwrap_or(redis::Value::Nil)).map_err(odd)?;
+        let hashes =
+            found.into_iter().map(|hash| redis::from_redis_value(hash).map(|hash| own(hash, born)).map_err(odd));
+        let views = places.into_iter().zip(hashes).map(|((place, id), hash)| Ok((place, self.view(id, &hash?)?)));
         Ok(Stretch { events: views.collect::<Result<_, StoreError>>()?, more })
     }
 
@@ -276,7 +280,11 @@ impl HotLog {
     }
 
     async fn hash(&self, tenant: &TenantId, id: EventId) -> Result<HashMap<String, Vec<u8>>, StoreError> {
-        self.redis.run(redis::cmd("HGETALL").arg(format!("{}:e:{id}", prefix(tenant.as_str())))).await
+        let (prefix, mut pipeline) = (prefix(tenant.as_str()), redis::pipe());
+        pipeline.cmd("HGETALL").arg(format!("{prefix}:e:{id}"));
+        pipeline.cmd("GET").arg(format!("{prefix}:born"));
+        let (hash, born) = self.redis.run_all(&pipeline).await?;
+        Ok(own(hash, born))
     }
 }
 
@@ -366,6 +374,16 @@ impl Log for HotLog {
 
     async fn event(&self, tenant: &TenantId, id: EventId) -> Result<Option<EventView>, StoreError> {
         self.view(id, &self.hash(tenant, id).await?)
+    }
+}
+
+/// What is stored of an event, unless it was accepted before the tenant was made: then it was that of a deleted tenant of the
+/// same id.
+fn own(event: HashMap<String, Vec<u8>>, born_ms: Option<u64>) -> HashMap<String, Vec<u8>> {
+    let accepted_ms = || std::str::from_utf8(event.get("s")?).ok()?.parse::<u64>().ok();
+    match born_ms {
+        Some(born_ms) if accepted_ms().is_none_or(|accepted_ms| accepted_ms < born_ms) => HashMap::new(),
+        _ => event,
     }
 }
 

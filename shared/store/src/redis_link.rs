@@ -1,12 +1,12 @@
-//! Redis, to one process: connections that everyone shares, one for scripts and some for the rest; scripts, and what failed
-//! in words one can decide by.
+//! Redis, to one process: a connection that all scripts share, and a pool for the rest; scripts, and what failed in words one
+//! can decide by.
 
 use std::{
     collections::HashMap,
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -14,14 +14,15 @@ use std::{
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, Value};
 use tokio::sync::Mutex;
 
-use crate::servers::{Connection, RedisSettings, Servers};
+use crate::{
+    pool::{Lent, Pool},
+    servers::{Connection, RedisSettings, Servers},
+};
 
 /// How long Redis may take for one answer: far above a slow disk's sync, below what a lease allows.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long Redis may take on a connection that follows a stream.
 const STREAM_WITHIN: Duration = Duration::from_secs(15);
-/// Connections for what is not a script on the hot path.
-const REST: usize = 4;
 /// After a vain try to connect, who comes so soon gets the same error: a server that is away is not tried by each in turn.
 const CONNECT_AGAIN: Duration = Duration::from_millis(100);
 /// How long a replica may take to have a write that is waited for; who waits keeps those behind him waiting.
@@ -56,32 +57,22 @@ impl From<RedisError> for StoreError {
     }
 }
 
-/// Asks again until Redis answers. What is at work stays unacked meanwhile; the wait ends with the process at the latest.
-pub async fn surely<T, F: Future<Output = Result<T, StoreError>>>(what: &str, ask: impl Fn() -> F) -> T {
-    let mut pause = Duration::from_millis(50);
-    loop {
-        match ask().await {
-            Ok(answer) => return answer,
-            Err(error) => tracing::warn!(what, %error, "asking Redis again"),
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(2));
-    }
-}
-
 /// Asks again while Redis is away, and only then. An error means that it is there and that asking on is of no use: it has
 /// lost the tenant, or holds what nobody here understands. What is at work has to leave then, so that others get their turn.
+/// What waits stays unacked meanwhile; the wait ends with the process at the latest.
 pub async fn while_away<T, F: Future<Output = Result<T, StoreError>>>(
     what: &str,
     ask: impl Fn() -> F,
 ) -> Result<T, StoreError> {
-    surely(what, || async {
+    let mut pause = Duration::from_millis(50);
+    loop {
         match ask().await {
-            Err(error @ StoreError::Away(_)) => Err(error),
-            answer => Ok(answer),
+            Err(error @ StoreError::Away(_)) => tracing::warn!(what, %error, "asking Redis again"),
+            answer => return answer,
         }
-    })
-    .await
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
 }
 
 /// Redis, to one process. Connections are made again when they break.
@@ -89,8 +80,7 @@ pub async fn while_away<T, F: Future<Output = Result<T, StoreError>>>(
 pub struct Redis {
     servers: Arc<Servers>,
     scripts: Link,
-    rest: Arc<[Link; REST]>,
-    next: Arc<AtomicUsize>,
+    rest: Arc<Pool>,
     /// There is a replica that keeps up.
     replicated: Arc<AtomicBool>,
 }
@@ -151,11 +141,11 @@ fn breaks(error: &RedisError) -> bool {
 impl Redis {
     /// Checks the settings; connects when first used.
     pub fn new(settings: &RedisSettings) -> anyhow::Result<Self> {
+        let servers = Servers::named(settings)?;
         Ok(Self {
-            servers: Arc::new(Servers::named(settings)?),
+            rest: Arc::new(Pool::new(&servers, ANSWER_WITHIN)?),
+            servers: Arc::new(servers),
             scripts: Link::default(),
-            rest: Arc::default(),
-            next: Arc::default(),
             replicated: Arc::default(),
         })
     }
@@ -225,9 +215,9 @@ impl Redis {
     /// Runs one command. Boxed: its kilobytes would else lie in every future that may have to ask, and be moved with it.
     pub(crate) async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
         let run = async {
-            let (link, number, mut connection) = self.any_of_the_rest().await?;
-            let answer = command.query_async(&mut connection).await;
-            link.noted(number, answer).await
+            let mut lent = self.rest.lend().await?;
+            let answer = in_time(command.query_async(&mut lent)).await;
+            settled(lent, answer)
         };
         Box::pin(run).await
     }
@@ -235,17 +225,11 @@ impl Redis {
     /// Runs several commands, of keys of one tenant. Boxed for the same reason.
     pub(crate) async fn run_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, StoreError> {
         let run = async {
-            let (link, number, mut connection) = self.any_of_the_rest().await?;
-            let answer = commands.query_async(&mut connection).await;
-            link.noted(number, answer).await
+            let mut lent = self.rest.lend().await?;
+            let answer = in_time(commands.query_async(&mut lent)).await;
+            settled(lent, answer)
         };
         Box::pin(run).await
-    }
-
-    async fn any_of_the_rest(&self) -> Result<(&Link, u64, Connection), StoreError> {
-        let link = &self.rest[self.next.fetch_add(1, Ordering::Relaxed) % REST];
-        let (number, connection) = link.connection(&self.servers).await?;
-        Ok((link, number, connection))
     }
 
     /// Runs a script for one tenant.
@@ -304,13 +288,20 @@ impl Redis {
     }
 }
 
-impl Link {
-    async fn noted<T>(&self, number: u64, answer: Result<T, RedisError>) -> Result<T, StoreError> {
-        if answer.as_ref().is_err_and(breaks) {
-            self.drop(number).await;
-        }
-        Ok(answer?)
+/// A cluster's pooled connections have no patience of their own.
+async fn in_time<T>(answer: impl Future<Output = Result<T, RedisError>>) -> Result<T, RedisError> {
+    match tokio::time::timeout(ANSWER_WITHIN, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
     }
+}
+
+/// Gives a lent connection back, or up where it is of no use any more.
+fn settled<T>(lent: Lent, answer: Result<T, RedisError>) -> Result<T, StoreError> {
+    if answer.as_ref().is_err_and(breaks) {
+        lent.give_up();
+    }
+    Ok(answer?)
 }
 
 fn is_noscript(error: &RedisError) -> bool {

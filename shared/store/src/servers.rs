@@ -3,21 +3,22 @@
 
 use std::time::Duration;
 
+use deadpool_redis::sentinel::{SentinelNodeConnectionInfo, TlsMode};
 use futures::{FutureExt, future::join_all};
 use redis::{
-    AsyncConnectionConfig, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisError, RedisFuture, TlsMode, Value,
+    AsyncConnectionConfig, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisError, RedisFuture, Value,
     aio::{ConnectionLike, MultiplexedConnection},
     cluster::{ClusterClient, ClusterClientBuilder},
     cluster_async::ClusterConnection,
     cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr},
-    sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
+    sentinel::{SentinelClient, SentinelServerType},
 };
 use tokio::sync::Mutex;
 
 /// How long a server may take to be connected to.
-const CONNECTED_WITHIN: Duration = Duration::from_secs(2);
+pub(crate) const CONNECTED_WITHIN: Duration = Duration::from_secs(2);
 /// How long the Sentinels may take, all together, to name a primary that answers.
-const NAMED_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const NAMED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How to reach Redis.
 #[derive(Debug, Clone)]
@@ -34,8 +35,16 @@ pub struct RedisSettings {
 /// The servers that the settings name.
 pub(crate) enum Servers {
     One(redis::Client),
-    Sentinel(Mutex<SentinelClient>),
+    Sentinel { client: Mutex<SentinelClient>, names: Box<SentinelNames> },
     Cluster(Vec<ConnectionInfo>),
+}
+
+/// Who is asked for the primary, what it is called, and how to log in to it.
+#[derive(Clone)]
+pub(crate) struct SentinelNames {
+    pub(crate) sentinels: Vec<ConnectionInfo>,
+    pub(crate) primary: String,
+    pub(crate) node: SentinelNodeConnectionInfo,
 }
 
 impl Servers {
@@ -86,13 +95,14 @@ impl Servers {
                         format!("{scheme}://{host}{port}").into_connection_info()
                     })
                     .collect::<Result<Vec<_>, _>>()?;
-                let mut node = SentinelNodeConnectionInfo::default()
-                    .set_redis_connection_info(with_login[0].redis_settings().clone());
-                if scheme == "rediss" {
-                    node = node.set_tls_mode(TlsMode::Secure);
-                }
-                let client = SentinelClient::build(sentinels, name, Some(node), SentinelServerType::Master)?;
-                Ok(Self::Sentinel(Mutex::new(client)))
+                let node = SentinelNodeConnectionInfo {
+                    tls_mode: (scheme == "rediss").then_some(TlsMode::Secure),
+                    redis_connection_info: Some(with_login[0].redis_settings().clone().into()),
+                };
+                let names = SentinelNames { sentinels, primary: name.to_owned(), node };
+                let SentinelNames { sentinels, primary, node } = names.clone();
+                let client = SentinelClient::build(sentinels, primary, Some(node.into()), SentinelServerType::Master)?;
+                Ok(Self::Sentinel { client: Mutex::new(client), names: Box::new(names) })
             }
             _ => Err(wrong("its scheme says neither `sentinel` nor `cluster`")),
         }
@@ -100,15 +110,13 @@ impl Servers {
 
     /// Makes a connection that waits so long for an answer.
     pub(crate) async fn connect(&self, patience: Duration) -> Result<Connection, RedisError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECTED_WITHIN))
-            .set_response_timeout(Some(patience));
+        let config = patient(patience);
         let connecting = async {
             match self {
                 Self::One(client) => {
                     client.get_multiplexed_async_connection_with_config(&config).await.map(Connection::One)
                 }
-                Self::Sentinel(client) => {
+                Self::Sentinel { client, .. } => {
                     let primary = client.lock().await.async_get_client().await?;
                     primary.get_multiplexed_async_connection_with_config(&config).await.map(Connection::One)
                 }
@@ -127,6 +135,11 @@ impl Servers {
             Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
         }
     }
+}
+
+/// How a connection to one server waits.
+pub(crate) fn patient(patience: Duration) -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECTED_WITHIN)).set_response_timeout(Some(patience))
 }
 
 fn info(url: &str, settings: &RedisSettings) -> Result<ConnectionInfo, RedisError> {
@@ -222,7 +235,7 @@ mod tests {
         let settings = RedisSettings { url: url.to_owned(), username: None, password: Some("s3cret".to_owned()) };
         match Servers::named(&settings) {
             Ok(Servers::One(_)) => Ok("one"),
-            Ok(Servers::Sentinel(_)) => Ok("sentinel"),
+            Ok(Servers::Sentinel { .. }) => Ok("sentinel"),
             Ok(Servers::Cluster(_)) => Ok("cluster"),
             Err(error) => Err(format!("{error:#}")),
         }

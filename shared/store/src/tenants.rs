@@ -15,7 +15,7 @@ use crate::{
     },
     jobs::{self, job_script},
     log::now_ms,
-    redis_link::{Redis, Script, StoreError},
+    redis_link::{Redis, Script, StoreError, prefix},
 };
 
 /// What became of a write.
@@ -84,7 +84,7 @@ impl Tenants {
         Self { redis: redis.clone(), configuration: configuration.clone(), scripts: std::sync::Arc::new(scripts) }
     }
 
-    /// Makes a tenant; `Stale` where there is one of that id, or was: another's log would be its own.
+    /// Makes a tenant; `Stale` where there is one of that id. Of a deleted one that had it, it sees nothing.
     pub async fn create(&self, tenant: &Tenant) -> Result<Saved, StoreError> {
         // A Redis that came back empty must not get a mark of its own: it would pass for the one we knew.
         if let Some(known) = self.configuration.tenants().first() {
@@ -94,7 +94,10 @@ impl Tenants {
         let mark = fanfare_domain::hex(&rand::random::<[u8; 16]>());
         self.redis.run::<Value>(redis::cmd("SET").arg(GENERATION).arg(mark).arg("NX")).await?;
         self.redis.run::<()>(redis::cmd("SADD").arg(TENANTS).arg(tenant.id.as_str())).await?;
-        self.write(&self.scripts.put_tenant, &tenant.id, &[b"new", &json(tenant)]).await
+        let saved = self.write(&self.scripts.put_tenant, &tenant.id, &[b"new", &json(tenant)]).await?;
+        // Once more: who deletes one of the same id may have taken it out meanwhile.
+        self.redis.run::<()>(redis::cmd("SADD").arg(TENANTS).arg(tenant.id.as_str())).await?;
+        Ok(saved)
     }
 
     /// Changes a tenant.
@@ -106,6 +109,10 @@ impl Tenants {
     pub async fn delete(&self, tenant: &TenantId) -> Result<Saved, StoreError> {
         let (deleted, _) = self.write_with_job(&self.scripts.delete_tenant, tenant, |job| vec![job]).await?;
         self.redis.run::<()>(redis::cmd("SREM").arg(TENANTS).arg(tenant.as_str())).await?;
+        // Made again meanwhile.
+        if self.redis.run(redis::cmd("EXISTS").arg(format!("{}:t", prefix(tenant.as_str())))).await? {
+            self.redis.run::<()>(redis::cmd("SADD").arg(TENANTS).arg(tenant.as_str())).await?;
+        }
         Ok(deleted)
     }
 
@@ -177,7 +184,8 @@ impl Tenants {
         now_ms: u64,
     ) -> Result<bool, StoreError> {
         loop {
-            let config = self.configuration.now(tenant).await?;
+            // Not as if there were no such tenant where Redis has lost one.
+            let config = self.configuration.latest(tenant).await?;
             let Some(known) = config.as_ref().and_then(|config| config.webhooks.get(id)) else { return Ok(false) };
             if known.webhook.disabled.is_some() {
                 return Ok(false);

@@ -146,6 +146,7 @@ fn what_cannot_be_read_of_one_tenant_stops_no_start_and_no_other_tenant() {
             (Receiver::start().await?, Receiver::start().await?, Receiver::start().await?);
         acme.webhook(&to_acme, "order.paid").await?;
         let webhook = acme.webhook(&to_acme, "order.paid").await?.id;
+        let unwanted = acme.webhook(&to_acme, "order.paid").await?.id;
         broken.webhook(&to_broken, "order.paid").await?;
         odd.webhook(&to_broken, "order.paid").await?;
         other.webhook(&to_other, "order.paid").await?;
@@ -154,6 +155,7 @@ fn what_cannot_be_read_of_one_tenant_stops_no_start_and_no_other_tenant() {
         let tenant: String = redis::cmd("GET").arg("f:{broken}:t").query_async(&mut redis).await?;
         let mut garble = redis::pipe();
         garble.cmd("HSET").arg("f:{acme}:w").arg(&webhook).arg(r#"{"v":9,"webhook":"t0p-s3cret"}"#);
+        garble.cmd("HSET").arg("f:{acme}:w").arg(&unwanted).arg("no webhook");
         garble.cmd("SET").arg("f:{broken}:t").arg("t0p-s3cret").cmd("RENAME").arg("f:{odd}:w").arg("f:{odd}:kept");
         garble.cmd("SET").arg("f:{odd}:w").arg("no hash").query_async::<()>(&mut redis).await?;
         for service in Service::ALL {
@@ -176,6 +178,11 @@ fn what_cannot_be_read_of_one_tenant_stops_no_start_and_no_other_tenant() {
             [webhook.as_str(), "f:{acme}:w", "f:{broken}:t", "f:{odd}"].into_iter().for_each(named);
             assert!(!log.contains("s3cret"), "never what is stored");
         }
+        // Deleted as it is.
+        let path = format!("/v1/webhooks/{unwanted}");
+        assert_eq!(acme.client.ask("GET", &path, None).await?.status, 503);
+        acme.client.delete(&path).await?;
+        assert_eq!(acme.client.ask("GET", &path, None).await?.status, 404);
         // Mended by hand, which tells nobody.
         let mut mend = redis::pipe();
         mend.cmd("HSET").arg("f:{acme}:w").arg(&webhook).arg(good).cmd("SET").arg("f:{broken}:t").arg(tenant);
@@ -232,18 +239,89 @@ fn wrong_keys_cost_next_to_nothing_and_a_key_made_among_them_opens_at_once() {
 }
 
 #[test]
-fn a_deleted_tenants_id_and_with_it_its_log_pass_to_nobody() {
+fn a_deleted_tenants_id_passes_on_and_nothing_that_was_its_own() {
     story(async {
         let mut fanfare = Fanfare::start().await?;
-        let acme = fanfare.tenant("acme").await?;
-        let receiver = Receiver::start().await?;
-        acme.webhook(&receiver, "order.paid").await?;
-        acme.client.publish(&order("order.paid", 1)).await?;
-        requests(&receiver, 1).await?;
+        let before = fanfare.tenant("acme").await?;
+        let (to_before, to_after) = (Receiver::start().await?, Receiver::start().await?);
+        let failing = Receiver::answering(503).await?;
+        let held = before.webhook(&to_before, "order.held").await?.id;
+        before.client.patch(&format!("/v1/webhooks/{held}"), &json!({ "active": false })).await?;
+        before.webhook(&to_before, "order.paid").await?;
+        before.webhook_with(&failing, "order.due", &json!({ "retrySchedule": ["3s", "3s", "3s"] })).await?;
+        let again = order("order.paid", 1);
+        let delivered = before.client.publish(&again).await?;
+        let delivery = before.delivery_that_is(&delivered, "delivered").await?;
+        let kept = before.client.publish(&order("order.held", 1)).await?;
+        before.delivery_that_is(&kept, "held").await?;
+        before.client.publish(&order("order.due", 1)).await?;
+        requests(&failing, 1).await?;
+        // Accepted, and not fanned out before there is another tenant of this id.
+        fanfare.services.fanout.kill();
+        let late = before.client.publish(&order("order.paid", 2)).await?;
+        to_before.take();
+
+        let twin = fanfare.operator.ask("POST", "/v1/tenants", Some(&json!({ "id": "acme" }))).await?;
+        assert_eq!(twin.status, 409, "{twin:?}");
         fanfare.operator.delete("/v1/tenants/acme").await?;
-        let again = fanfare.operator.ask("POST", "/v1/tenants", Some(&json!({ "id": "acme" }))).await?;
-        assert_eq!(again.status, 409, "{again:?}");
-        assert_eq!(acme.client.ask("GET", "/v1/deliveries", None).await?.status, 401);
+        let after = fanfare.tenant("acme").await?;
+        assert_eq!(before.client.ask("GET", "/v1/deliveries", None).await?.status, 401);
+        after.webhook(&to_after, "order.paid").await?;
+        fanfare.services.fanout.start_again().await?;
+        // The same event is not one that was accepted before.
+        let event = after.client.publish(&again).await?;
+        assert_ne!(event, delivered);
+        after.delivery_that_is(&event, "delivered").await?;
+        for path in [
+            format!("/v1/events/{delivered}"),
+            format!("/v1/events/{delivered}/explain"),
+            format!("/v1/events/{late}"),
+            format!("/v1/deliveries/{}", delivery["id"].as_str().unwrap_or_default()),
+        ] {
+            assert_eq!(after.client.ask("GET", &path, None).await?.status, 404, "{path}");
+        }
+        let ledger = |ledger: std::collections::BTreeMap<String, i64>, state: &str| ledger.get(state).copied();
+        let deadline = Instant::now() + PATIENCE;
+        while ledger(fanfare.ledger("acme").await?, "cancelled") != Some(2) {
+            ensure!(Instant::now() < deadline, "what was held and what was to be retried is cancelled");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        // Restarted, it is the one there is.
+        fanfare.services.api.start_again().await?;
+        assert_eq!(after.client.deliveries("").await?.len(), 1);
+        let events = after.client.get("/v1/events").await?;
+        assert_eq!(events["events"].as_array().map(Vec::len), Some(1), "{events}");
+        assert_eq!((to_before.count(), to_after.count()), (0, 1));
+        fanfare.balance().await
+    });
+}
+
+#[test]
+fn a_final_failure_of_a_tenant_that_redis_has_lost_holds_up_nobody_elses_and_disables_once_it_is_back() {
+    story(async {
+        let mut fanfare = Fanfare::start().await?;
+        let (acme, other) = (fanfare.tenant("acme").await?, fanfare.tenant("other").await?);
+        let (to_acme, to_other) = (Receiver::answering(410).await?, Receiver::answering(503).await?);
+        let webhook = acme.webhook(&to_acme, "order.paid").await?.id;
+        other.webhook_with(&to_other, "order.paid", &json!({ "retrySchedule": ["1s", "1s"] })).await?;
+        fanfare.services.scheduler.process().freeze();
+        let event = acme.client.publish(&order("order.paid", 1)).await?;
+        acme.delivery_that_is(&event, "failed").await?;
+        let mut redis = fanfare.redis_connection().await?;
+        let version: String = redis::cmd("GETDEL").arg("f:{acme}:cv").query_async(&mut redis).await?;
+        fanfare.services.scheduler.process().thaw();
+        let deadline = Instant::now() + PATIENCE;
+        while !fanfare.services.scheduler.process().log_tail(1_000).contains("cannot be disabled") {
+            ensure!(Instant::now() < deadline, "a webhook that cannot be disabled is named");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        other.client.publish(&order("order.paid", 1)).await?;
+        requests(&to_other, 3).await?;
+        redis::cmd("SET").arg("f:{acme}:cv").arg(version).query_async::<()>(&mut redis).await?;
+        while acme.client.webhook(&webhook).await?.fields["disabled"]["reason"] != "gone" {
+            ensure!(Instant::now() < deadline, "disabled once it can be");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         fanfare.balance().await
     });
 }
@@ -360,7 +438,7 @@ fn a_changed_catalog_changes_no_body_of_a_delivery_already_made() {
         let receiver = Receiver::answering(503).await?;
         acme.webhook_with(&receiver, "order.paid", &json!({ "retrySchedule": ["3s", "3s", "3s", "3s", "3s"] })).await?;
         let old = order("order.paid", 1);
-        acme.client.publish(&old).await?;
+        let old_event = acme.client.publish(&old).await?;
         assert_eq!(requests(&receiver, 1).await?[0].json(), json!({ "before": old.id() }));
         std::fs::write(&file, SHOP.replace("full: .", "full: '{after: .id}'"))?;
         fanfare.services.dispatcher.kill();
@@ -383,6 +461,10 @@ fn a_changed_catalog_changes_no_body_of_a_delivery_already_made() {
         redis::cmd("RENAME").arg("kept").arg("f:catalogs").query_async::<()>(&mut redis).await?;
         let bodies: Vec<_> = requests(&receiver, 2).await?.iter().map(|request| request.json()).collect();
         assert_eq!(bodies[1], json!({ "before": old.id() }), "{bodies:?}");
+        // And it is shown as it was sent.
+        let shown = acme.delivery_that_is(&old_event, "delivered").await?;
+        let body = shown["attempts"][0]["request"]["body"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&body)?, json!({ "before": old.id() }));
         fanfare.balance().await
     });
 }

@@ -5,7 +5,7 @@ local version = config_version()
 if not version then return redis.error_reply(LOST) end
 local ends, window = int(now + tonumber(ARGV[1])), ARGV[2]
 local answers = { version }
-local claims, events, open = P .. ':x:', P .. ':e:', P .. ':open'
+local claims, events, open = claims_of(born()), P .. ':e:', P .. ':open'
 local function store(ulid, kind, stored)
   call('HSET', events .. ulid, 't', kind, 's', NOW, 'b', stored)
   gather_add(open, NOW, ulid)

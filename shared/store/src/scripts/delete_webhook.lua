@@ -4,8 +4,8 @@
 if not config_version() then return redis.error_reply(LOST) end
 local id, expected = ARGV[1], tonumber(ARGV[3])
 local compact = redis.call('HGET', P .. ':wc', id)
-if not compact then return { 'missing' } end
-if expected and tonumber(string.match(compact, '^1 (%d+)')) ~= expected then return { 'stale' } end
+if not compact and redis.call('HEXISTS', P .. ':w', id) == 0 then return { 'missing' } end
+if expected and tonumber(string.match(compact or '', '^1 (%d+)')) ~= expected then return { 'stale' } end
 redis.call('HDEL', P .. ':wc', id)
 redis.call('HDEL', P .. ':w', id)
 redis.call('HDEL', P .. ':failing', id)

@@ -6,11 +6,12 @@ local version = config_version()
 if not version then return redis.error_reply(LOST) end
 local retention = tonumber(ARGV[1])
 local answers, log, created = {}, {}, 0
+local since = tonumber(born() or 0)
 local events, fanning, pending = P .. ':e:', P .. ':open', P .. ':pend'
 for i = 2, #ARGV, 5 do
   local ulid, accepted, kind, stored, matches = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local event = events .. ulid
-  local there = call('HMGET', event, 'm', 'b', 'x')
+  local there = call('HMGET', event, 'm', 'b', 'x', 's')
   if there[1] then
     answers[#answers + 1] = 'known'
     answers[#answers + 1] = there[1]
@@ -19,6 +20,9 @@ for i = 2, #ARGV, 5 do
     answers[#answers + 1] = 'bodyless'
     answers[#answers + 1] = ''
   else
+    -- Accepted for a deleted tenant of the same id: it matches nothing of this one's.
+    local foreign = tonumber(there[4] or accepted) < since
+    if foreign then matches = '' end
     local fields, at = { 'm', matches, 'n', 0 }, 4
     if not there[2] then
       fields[5], fields[6], fields[7], fields[8], fields[9], fields[10] = 't', kind, 's', accepted, 'b', stored
@@ -48,7 +52,7 @@ for i = 2, #ARGV, 5 do
     else
       call('PEXPIRE', event, retention)
     end
-    answers[#answers + 1] = 'decided'
+    answers[#answers + 1] = foreign and 'known' or 'decided'
     answers[#answers + 1] = matches
   end
 end

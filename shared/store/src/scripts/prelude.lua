@@ -9,6 +9,10 @@ local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local function config_version()
   return call('GET', P .. ':cv')
 end
+-- When the tenant was made, unix milliseconds, where a deleted one had its id before; else nil.
+local function born() return call('GET', P .. ':born') end
+-- What claims of events' ids begin with: a tenant of the same id that was before has claimed others.
+local function claims_of(moment) return P .. ':x:' .. (moment and moment .. ':' or '') end
 local LOST = 'LOST the tenant is not in Redis: it came back empty or older than it was'
 
 -- A delivery's record, form 1, one text: 1 state epoch attempt claims lease token due published created first final shape reason

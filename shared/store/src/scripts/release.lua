@@ -1,6 +1,7 @@
 -- Gives claims back whose publish the broker refused: the next try need not wait for the lease. ARGV per event: dedup key, ulid
+local claims = claims_of(born())
 for i = 1, #ARGV, 2 do
-  local key = P .. ':x:' .. ARGV[i]
+  local key = claims .. ARGV[i]
   local known = redis.call('GET', key)
   if known then
     local state, its, content = string.match(known, '^1|(%a)|([^|]+)|[^|]*|(.*)$')
