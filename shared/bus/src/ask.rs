@@ -187,7 +187,13 @@ mod tests {
             headers.insert(UNTIL_HEADER.into(), AMQPValue::LongLongInt(until_ms));
         }
         let properties = BasicProperties::default().with_headers(headers);
-        Message { body: Vec::new(), redelivered: false, routing_key: String::new(), properties }
+        Message {
+            body: Vec::new(),
+            redelivered: false,
+            exchange: String::new(),
+            routing_key: String::new(),
+            properties,
+        }
     }
 
     #[test]
