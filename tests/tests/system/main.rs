@@ -7,6 +7,7 @@ mod cost; // broker messages and Redis calls per delivery
 mod crashes; // each service stopped dead at each step
 mod delivery; // an event reaches its receiver
 mod description; // what /openapi.json says is what the api does
+mod examples; // the receivers that people copy
 mod failover; // a primary of Redis that dies, and a cluster
 mod held; // what a webhook that gets no deliveries holds
 mod input; // what bad input gets
