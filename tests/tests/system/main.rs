@@ -9,6 +9,7 @@ mod delivery; // an event reaches its receiver
 mod description; // what /openapi.json says is what the api does
 mod examples; // the receivers that people copy
 mod failover; // a primary of Redis that dies, and a cluster
+mod gives_up; // a product's webhook gives up, and comes back
 mod held; // what a webhook that gets no deliveries holds
 mod input; // what bad input gets
 mod languages; // publishers and receivers in Python
