@@ -7,7 +7,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-run: ## Fanfare on this machine with a sample receiver; CATALOG=standard, PORT_BASE=50000
+run: ## Fanfare on this machine with a sample receiver; CATALOG=standard, SPEED=600, PORT_BASE=50000
 	@deploy/local/install
 	@cargo build --release --package fanfare-local
 	@$(TARGET)/release/fanfare-run

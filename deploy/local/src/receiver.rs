@@ -37,6 +37,8 @@ pub struct Recorded {
     pub connection: usize,
     /// How many requests, with this one, were then being answered.
     pub in_flight: usize,
+    /// The status that it is answered with, where it gets an answer.
+    pub status: u16,
 }
 
 impl Recorded {
@@ -332,7 +334,7 @@ impl Connection {
             Length::Chunked => self.read_chunks().await?,
         };
         let _in_flight = InFlight::enter(&self.shared);
-        let request = Arc::new(Recorded {
+        let mut request = Recorded {
             method: head.method,
             target: head.target,
             headers: head.headers,
@@ -340,10 +342,12 @@ impl Connection {
             at: SystemTime::now(),
             connection: self.number,
             in_flight: self.shared.in_flight.load(Ordering::SeqCst),
-        });
+            status: 0,
+        };
         let script = self.shared.script().clone();
         let answer = script(&request);
-        self.shared.requests.send_modify(|requests| requests.push(request));
+        request.status = answer.status;
+        self.shared.requests.send_modify(|requests| requests.push(Arc::new(request)));
         Ok(self.write(&answer, head.keeps_alive).await? && head.keeps_alive)
     }
 
@@ -495,6 +499,7 @@ pub(crate) mod tests {
             at,
             connection: 0,
             in_flight: 1,
+            status: 200,
         }
     }
 

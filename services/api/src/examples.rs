@@ -3,7 +3,7 @@
 use fanfare_catalog::{Catalog, TriggerRule};
 use fanfare_domain::{
     EventId, FieldError, TenantId,
-    event::{Defaults, Event, EventError, Plain, parse_structured},
+    event::{Defaults, Event, EventError, Plain, is_reserved, parse_structured},
 };
 use fanfare_runtime::Problem;
 use serde_json::{Map, Value, json};
@@ -15,7 +15,7 @@ pub(crate) fn of_type(catalog: &Catalog, kind: &str) -> Result<Map<String, Value
     let documented = catalog.event_type(kind).and_then(|event_type| event_type.examples.first());
     match documented.and_then(|example| example.event.as_object()) {
         Some(event) => Ok(event.clone()),
-        None if kind.starts_with("fanfare.") => {
+        None if is_reserved(kind) => {
             Err(invalid(vec![FieldError::new("eventType", "types beginning `fanfare.` are reserved")]))
         }
         // Every event type is a trigger of its own name; in a catalog that takes any, so is what it does not list.

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use fanfare_catalog::{Catalog, TriggerRule};
-use fanfare_domain::{EventId, Part, Pattern, Webhook, WebhookId, webhook};
+use fanfare_domain::{EventId, Part, Pattern, Webhook, WebhookId, event::is_reserved, webhook};
 use fanfare_runtime::Problem;
 use fanfare_store::{DeliveryView, EventView, Log, State as DeliveryState};
 use serde::Serialize;
@@ -37,7 +37,7 @@ enum Judged {
 /// `triggers`: `None` where any event will do.
 fn judge(catalog: &Catalog, triggers: Option<&[String]>, filter: Option<&Value>, event: &Value) -> Judged {
     // Fanfare's own events are asked for by name: no pattern stands for them.
-    let is_own = event["type"].as_str().is_some_and(|kind| kind.starts_with("fanfare."));
+    let is_own = event["type"].as_str().is_some_and(is_reserved);
     let stands_for_it = |trigger: &String| match catalog.trigger_rule(trigger) {
         Some(TriggerRule::EventType(kind)) => event["type"] == kind,
         Some(TriggerRule::Pattern { pattern, .. }) => !is_own && pattern.matches(event),

@@ -7,7 +7,9 @@ mod cost; // broker messages and Redis calls per delivery
 mod crashes; // each service stopped dead at each step
 mod delivery; // an event reaches its receiver
 mod description; // what /openapi.json says is what the api does
+mod examples; // the receivers that people copy
 mod failover; // a primary of Redis that dies, and a cluster
+mod gives_up; // a product's webhook gives up, and comes back
 mod held; // what a webhook that gets no deliveries holds
 mod input; // what bad input gets
 mod languages; // publishers and receivers in Python
@@ -17,6 +19,7 @@ mod products; // the five products, request by request
 mod records; // the one form of a delivery's record
 mod resilience; // what goes wrong with one stays there
 mod retries; // failures come back
+mod run; // what `make run` shows
 mod test_on_save; // what its target refuses is not saved
 mod waits; // delays live in the broker
 mod webhooks; // a change is in force at once

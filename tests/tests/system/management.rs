@@ -139,9 +139,9 @@ fn structurelys_commands_work_as_printed() {
 }
 
 /// The names that a query finds, in the answer's order.
-async fn found(tenant: &Tenant, query: &str) -> Result<Vec<String>> {
-    let listed = tenant.client.get(&format!("/v1/leadWebhooks?{query}")).await?;
-    let webhooks = listed["leadWebhooks"].as_array().context("a list")?;
+async fn found(tenant: &Tenant, collection: &str, query: &str) -> Result<Vec<String>> {
+    let listed = tenant.client.get(&format!("/v1/{collection}?{query}")).await?;
+    let webhooks = listed[collection].as_array().context("a list")?;
     Ok(webhooks.iter().map(|webhook| webhook["name"].as_str().unwrap_or_default().to_owned()).collect())
 }
 
@@ -149,63 +149,75 @@ async fn found(tenant: &Tenant, query: &str) -> Result<Vec<String>> {
 fn a_list_answers_every_documented_query() {
     story(async {
         let mut fanfare = with_invented_catalogs().await?;
-        let (tenant, other) =
-            (fanfare.tenant_of("acme", "leadline").await?, fanfare.tenant_of("other", "leadline").await?);
-        let both = json!(["reply:made", "lead:changed"]);
-        for (name, target, triggers) in [
-            ("My B", "https://b.example.com/hook?a=1", json!(["reply:made"])),
-            ("My A", "https://a.example.com/hook", both.clone()),
-            ("my b", "https://b.example.com/hook", json!(["lead:changed"])),
-            ("MyOwn", "https://a.example.com/hook", both),
-        ] {
-            let body = json!({ "name": name, "target": target, "triggers": triggers });
-            tenant.client.post("/v1/leadWebhooks", &body).await?;
-        }
-        for (query, expected) in [
-            ("", &["MyOwn", "my b", "My A", "My B"][..]), // -createdAt
-            ("sort=createdAt", &["My B", "My A", "my b", "MyOwn"]),
-            ("sort=%2BcreatedAt", &["My B", "My A", "my b", "MyOwn"]),
-            ("sort=+createdAt", &["My B", "My A", "my b", "MyOwn"]), // a plus reaches a server as a blank
-            ("sort=-name", &["my b", "MyOwn", "My B", "My A"]),
-            ("sort=+target,-name", &["MyOwn", "My A", "my b", "My B"]),
-            ("sort=-target,+name", &["My B", "my b", "My A", "MyOwn"]),
-            ("sort=target,name", &["My A", "MyOwn", "my b", "My B"]),
-            ("name=My%20", &["my b", "My A", "My B"]),
-            ("name=my+", &["my b", "My A", "My B"]),
-            ("name=B", &["my b", "My B"]),
-            ("name=OWN", &["MyOwn"]),
-            ("name=my%20%20", &[]),
-            ("target=https://b.example.com/hook", &["my b"]),
-            ("target=https%3A%2F%2Fb.example.com%2Fhook%3Fa%3D1", &["My B"]),
-            ("target=https://b.example.com/", &[]),
-            ("trigger=reply:made", &["MyOwn", "My A", "My B"]),
-            ("trigger=reply%3Amade", &["MyOwn", "My A", "My B"]),
-            ("trigger=reply", &[]),
-            ("name=my%20&trigger=reply:made&sort=name", &["My A", "My B"]),
-            ("limit=2", &["MyOwn", "my b"]),
-            ("limit=2&offset=1&sort=createdAt", &["My A", "my b"]),
-            ("offset=3", &["My B"]),
-            ("offset=4", &[]),
-        ] {
-            assert_eq!(found(&tenant, query).await?, expected, "{query}");
-        }
-        let part = tenant.client.get("/v1/leadWebhooks?limit=1&offset=2&trigger=reply:made").await?;
-        assert_eq!(
-            part["_metadata"],
-            json!({ "collection": "leadWebhooks", "limit": 1, "offset": 2, "total": 3 }),
-            "the total is of all that match"
-        );
-        assert_eq!(found(&other, "").await?, Vec::<String>::new());
-        for wrong in ["limit=0", "limit=101", "offset=-1", "sort=secret", "sort=active", "page=2", "limit=1&limit=2"] {
-            let answer = tenant.client.ask("GET", &format!("/v1/leadWebhooks?{wrong}"), None).await?;
-            assert_eq!(answer.status, 422, "{wrong}");
-        }
-        // The contract's own name is there as well; another catalog's is not.
-        assert_eq!(tenant.client.get("/v1/webhooks").await?["_metadata"]["collection"], "webhooks");
+        list(&mut fanfare, "leadline", "leadWebhooks", ["reply:made", "lead:changed"]).await?;
+        let structurelys = ["response:created", "conversation:updated"];
+        list(&mut fanfare, "structurely", "conversationWebhooks", structurelys).await?;
+        // Another catalog's name is not there.
         let standard = fanfare.tenant("plain").await?;
-        assert_eq!(standard.client.ask("GET", "/v1/leadWebhooks", None).await?.status, 404);
+        for collection in ["leadWebhooks", "conversationWebhooks"] {
+            assert_eq!(standard.client.ask("GET", &format!("/v1/{collection}"), None).await?.status, 404);
+        }
         fanfare.balance().await
     });
+}
+
+/// Lists the webhooks of a catalog's tenant, some of whom want one of two event types.
+async fn list(fanfare: &mut Fanfare, catalog: &str, collection: &str, [one, other_one]: [&str; 2]) -> Result<()> {
+    let tenant = fanfare.tenant_of(&format!("{catalog}-acme"), catalog).await?;
+    let other = fanfare.tenant_of(&format!("{catalog}-other"), catalog).await?;
+    let both = json!([one, other_one]);
+    for (name, target, triggers) in [
+        ("My B", "https://b.example.com/hook?a=1", json!([one])),
+        ("My A", "https://a.example.com/hook", both.clone()),
+        ("my b", "https://b.example.com/hook", json!([other_one])),
+        ("MyOwn", "https://a.example.com/hook", both),
+    ] {
+        let body = json!({ "name": name, "target": target, "triggers": triggers });
+        tenant.client.post(&format!("/v1/{collection}"), &body).await?;
+    }
+    for (query, expected) in [
+        ("", &["MyOwn", "my b", "My A", "My B"][..]), // -createdAt
+        ("sort=createdAt", &["My B", "My A", "my b", "MyOwn"]),
+        ("sort=%2BcreatedAt", &["My B", "My A", "my b", "MyOwn"]),
+        ("sort=+createdAt", &["My B", "My A", "my b", "MyOwn"]), // a plus reaches a server as a blank
+        ("sort=-name", &["my b", "MyOwn", "My B", "My A"]),
+        ("sort=+target,-name", &["MyOwn", "My A", "my b", "My B"]),
+        ("sort=-target,+name", &["My B", "my b", "My A", "MyOwn"]),
+        ("sort=target,name", &["My A", "MyOwn", "my b", "My B"]),
+        ("name=My%20", &["my b", "My A", "My B"]),
+        ("name=my+", &["my b", "My A", "My B"]),
+        ("name=B", &["my b", "My B"]),
+        ("name=OWN", &["MyOwn"]),
+        ("name=my%20%20", &[]),
+        ("target=https://b.example.com/hook", &["my b"]),
+        ("target=https%3A%2F%2Fb.example.com%2Fhook%3Fa%3D1", &["My B"]),
+        ("target=https://b.example.com/", &[]),
+        ("trigger={one}", &["MyOwn", "My A", "My B"]),
+        ("trigger={escaped}", &["MyOwn", "My A", "My B"]),
+        ("trigger=r", &[]),
+        ("name=my%20&trigger={one}&sort=name", &["My A", "My B"]),
+        ("limit=2", &["MyOwn", "my b"]),
+        ("limit=2&offset=1&sort=createdAt", &["My A", "my b"]),
+        ("offset=3", &["My B"]),
+        ("offset=4", &[]),
+    ] {
+        let query = query.replace("{one}", one).replace("{escaped}", &one.replace(':', "%3A"));
+        assert_eq!(found(&tenant, collection, &query).await?, expected, "{catalog}: {query}");
+    }
+    let part = tenant.client.get(&format!("/v1/{collection}?limit=1&offset=2&trigger={one}")).await?;
+    assert_eq!(
+        part["_metadata"],
+        json!({ "collection": collection, "limit": 1, "offset": 2, "total": 3 }),
+        "the total is of all that match"
+    );
+    assert_eq!(found(&other, collection, "").await?, Vec::<String>::new());
+    for wrong in ["limit=0", "limit=101", "offset=-1", "sort=secret", "sort=active", "page=2", "limit=1&limit=2"] {
+        let answer = tenant.client.ask("GET", &format!("/v1/{collection}?{wrong}"), None).await?;
+        assert_eq!(answer.status, 422, "{wrong}");
+    }
+    // The contract's own name is there as well.
+    assert_eq!(tenant.client.get("/v1/webhooks").await?["_metadata"]["collection"], "webhooks");
+    Ok(())
 }
 
 #[test]

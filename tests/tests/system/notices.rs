@@ -17,12 +17,12 @@ use crate::{
 };
 
 /// A mail server that takes every mail.
-struct MailServer {
+pub(crate) struct MailServer {
     process: Process,
 }
 
 impl MailServer {
-    async fn start_on(sandbox: &Sandbox, port: u16) -> Result<Self> {
+    pub(crate) async fn start_on(sandbox: &Sandbox, port: u16) -> Result<Self> {
         let mut command = Command::new(python());
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("languages/smtp.py")).arg(port.to_string());
         let process = Process::start(sandbox, &format!("smtp-{port}"), &command)?;
@@ -39,11 +39,11 @@ impl MailServer {
         self.process.log_tail(1_000).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    fn subjects(&self) -> Vec<String> {
+    pub(crate) fn subjects(&self) -> Vec<String> {
         self.mails().iter().map(|mail| mail["headers"]["subject"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
-    async fn wait_for(&self, count: usize) -> Result<Vec<Value>> {
+    pub(crate) async fn wait_for(&self, count: usize) -> Result<Vec<Value>> {
         let deadline = Instant::now() + PATIENCE;
         while self.mails().len() < count {
             ensure!(Instant::now() < deadline, "{:?} are not {count} mails", self.subjects());

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -516,6 +517,79 @@ fn what_fanfare_itself_says_can_be_subscribed_to_under_every_catalog_and_publish
         while crate::fanfare::broker().await?.ready(&fanfare.vhost, "fanfare.rejected").await? < 1 {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
+        fanfare.balance().await
+    });
+}
+
+#[test]
+fn an_event_without_a_time_has_that_of_its_acceptance_on_every_attempt() {
+    story(async {
+        let mut fanfare = Fanfare::start_with(&[("FANFARE_SCHEDULER__SPEED", "600")]).await?;
+        for (catalog, time, unit) in [
+            ("apirtc", "time", Duration::from_secs(1)),
+            ("ebbot", "timestamp", Duration::from_millis(1)),
+            ("tracebuzz", "timestamp", Duration::from_secs(1)),
+        ] {
+            let tenant = fanfare.tenant_of(catalog, catalog).await?;
+            let documented =
+                PRODUCTS.iter().find(|product| product.catalog == catalog).context("a product")?.documented;
+            let examples: Vec<Value> = serde_json::from_str(documented)?;
+            let event = event(&examples[0]["event"]).without("time").without("requestid");
+            let receiver = Receiver::start().await?;
+            webhook(&tenant.client, &receiver, &[event.kind()], json!({})).await?;
+            receiver.take();
+            receiver.answer_in_turn([503, 503, 200]);
+            let units =
+                |at: SystemTime| Ok::<_, anyhow::Error>(at.duration_since(UNIX_EPOCH)?.as_nanos() / unit.as_nanos());
+            let before = units(SystemTime::now())?;
+            let accepted = tenant.client.publish(&event).await?;
+            let after = units(SystemTime::now())?;
+            tenant.delivery_that_is(&accepted, "delivered").await?;
+            let attempts = receiver.take();
+            assert_eq!(attempts.len(), 3, "{catalog}");
+            assert!(attempts.iter().all(|attempt| attempt.body == attempts[0].body), "{catalog}");
+            let told = u128::from(attempts[0].json()[time].as_u64().context("a time")?);
+            assert!((before..=after).contains(&told), "{catalog}: {told} is not from {before} to {after}");
+            if catalog == "ebbot" {
+                assert_eq!(attempts[0].json()["requestId"], event.id(), "without one of its own, the event's id");
+            }
+        }
+        fanfare.balance().await
+    });
+}
+
+/// "It's possible to see all webhook requests made up to 7 days after they are made": the setting's default, and here 3 s.
+#[test]
+fn capturis_log_shows_each_request_with_its_response_until_its_time_is_over() {
+    story(async {
+        let mut fanfare = Fanfare::start_with(&[("FANFARE_LOG__RETENTION", "3s")]).await?;
+        let tenant = fanfare.tenant_of("acme", "capturi").await?;
+        let receiver = Receiver::answering(Answer::status(201).header("x-seen", "yes").body("thanks")).await?;
+        let fields = json!({ "method": "PUT", "payload": "identity", "headers": { "X-Team": "care" } });
+        webhook(&tenant.client, &receiver, &["LiveSummaryCreated"], fields).await?;
+        let types = tenant.client.event_types().await?;
+        let live = types.iter().find(|kind| kind.name == "LiveSummaryCreated").context("the catalog's")?;
+        let published = tenant.client.publish(&Event::from_example(&live.name, &live.examples[0])).await?;
+        let logged = tenant.delivery_that_is(&published, "delivered").await?;
+        let attempt = &logged["attempts"][0];
+        let (request, response) = (&attempt["request"], &attempt["response"]);
+        assert_eq!(request["method"], "PUT");
+        assert_eq!(request["url"], receiver.url("/hook?of=product"));
+        let got = &receiver.take()[0];
+        assert_eq!(
+            request["body"].as_str().map(str::as_bytes),
+            Some(got.body.as_ref()),
+            "what was sent, byte for byte"
+        );
+        assert_eq!((&response["status"], &response["body"]), (&json!(201), &json!("thanks")));
+
+        let id = logged["id"].as_str().context("an id")?;
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while tenant.client.ask("GET", &format!("/v1/deliveries/{id}"), None).await?.status != 404 {
+            ensure!(std::time::Instant::now() < deadline, "the log never lets it go");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(tenant.client.deliveries("limit=100").await?.is_empty());
         fanfare.balance().await
     });
 }

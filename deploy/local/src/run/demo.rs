@@ -8,6 +8,7 @@ use fanfare_local::{Client, Event, EventType, Publisher, Receiver, Recorded, Ser
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
@@ -15,6 +16,8 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 const FOREVER: Duration = Duration::from_secs(86_400);
 /// A shell command longer than this is no longer read as one line.
 const INLINE_MAX_BYTES: usize = 160;
+/// What a request is called that is no delivery: a ping, or a test on save.
+const TEST: &str = "a test";
 
 pub(crate) struct Demo {
     operator: Client,
@@ -22,6 +25,8 @@ pub(crate) struct Demo {
     tenant: String,
     publisher: Publisher,
     webhooks: Vec<Webhook>,
+    /// What arrived while the webhooks were saved: a catalog's test on save.
+    tests: Vec<Arc<Recorded>>,
     types: Vec<EventType>,
     outlives_us: bool,
 }
@@ -47,22 +52,26 @@ impl Demo {
             types.push(serde_json::from_value(any_type())?); // a catalog that takes any type knows none
         }
         let webhooks = make_webhooks(&client, &types, &private.receiver).await?;
-        private.receiver.take(); // what a catalog's test on save sent
+        let tests = private.receiver.take();
         let publisher = Publisher::connect(&private.amqp_url).await?;
-        Ok(Self { operator, client, tenant, publisher, webhooks, types, outlives_us })
+        Ok(Self { operator, client, tenant, publisher, webhooks, tests, types, outlives_us })
     }
 
     pub(crate) fn tenant(&self) -> &str {
         &self.tenant
     }
 
-    /// Publishes the first example of each type, both ways, one after another, and says how each arrived. Returns when
-    /// the first did.
+    /// Publishes every example, both ways, one after another, and says how each arrived. Returns when the first did.
     pub(crate) async fn publish_examples(&self, receiver: &Receiver, ready: Instant) -> Option<Duration> {
         let mut first = None;
-        for kind in &self.types {
+        for test in &self.tests {
+            say(&self.line(test, TEST, "on save  ", None));
+        }
+        for (kind, example) in
+            self.types.iter().flat_map(|kind| kind.examples.iter().map(move |example| (kind, example)))
+        {
             for way in [Way::Http, Way::Amqp] {
-                let event = Event::from_example(&kind.name, &kind.examples[0]);
+                let event = Event::from_example(&kind.name, example);
                 let begun = SystemTime::now();
                 if let Err(error) = self.publish(&event, way).await {
                     say(&format!(
@@ -92,8 +101,8 @@ impl Demo {
             if receiver.wait_for(1, FOREVER).await.is_ok() {
                 for request in receiver.take() {
                     let delivery = self.delivery_of(&request).await;
-                    let kind = delivery["eventType"].as_str().unwrap_or("unknown");
-                    say(&self.line(&request, kind, "        ", None));
+                    let kind = delivery["eventType"].as_str().unwrap_or(TEST); // what is no delivery was asked for
+                    say(&self.line(&request, kind, "         ", None));
                 }
             }
         }
@@ -127,6 +136,13 @@ impl Demo {
         format!("curl -H 'Authorization: Bearer {key}' --json {body} {}", plan.events_url())
     }
 
+    /// What lets the first webhook get deliveries again, once its receiver answers.
+    pub(crate) fn enable_line(&self, plan: &Plan) -> String {
+        let id = self.webhooks.first().map(|webhook| webhook.id.as_str()).unwrap_or_default();
+        let key = self.client.token();
+        format!("curl -H 'Authorization: Bearer {key}' --json '{{}}' {}/v1/webhooks/{id}/enable", plan.api_url())
+    }
+
     async fn publish(&self, event: &Event, way: Way) -> Result<()> {
         match way {
             Way::Http => self.client.publish(event).await.map(drop),
@@ -135,12 +151,17 @@ impl Demo {
     }
 
     fn line(&self, request: &Recorded, kind: &str, way: &str, begun: Option<SystemTime>) -> String {
+        let status = request.status;
         let took = begun.and_then(|begun| request.at.duration_since(begun).ok());
-        let took = took.map_or_else(|| "delivered".into(), |took| format!("delivered in {} ms", took.as_millis()));
+        let took = match took {
+            _ if !(200..300).contains(&status) => "refused".to_owned(),
+            None => "delivered".to_owned(),
+            Some(took) => format!("delivered in {} ms", took.as_millis()),
+        };
         let attempt = request.header("fanfare-attempt").filter(|attempt| *attempt != "1");
         let attempt = attempt.map(|attempt| format!("  attempt {attempt}")).unwrap_or_default();
         let signature = self.signature_of(request);
-        format!("{}  {}  {way}  {took}  200  {signature}{attempt}", clock(request.at), self.padded(kind))
+        format!("{}  {}  {way}  {took}  {status}  {signature}{attempt}", clock(request.at), self.padded(kind))
     }
 
     fn signature_of(&self, request: &Recorded) -> String {
@@ -175,18 +196,23 @@ impl Way {
     }
 }
 
-/// One webhook for all types; where the catalog wants one trigger per webhook, one for each.
+/// One webhook for all that the catalog can tell; where it wants one trigger per webhook, one for each type.
 async fn make_webhooks(client: &Client, types: &[EventType], receiver: &Receiver) -> Result<Vec<Webhook>> {
     let fields = |name: &str, triggers: &[&str]| {
         let target = receiver.url("/webhooks?from=make-run");
         json!({ "name": name, "target": target, "triggers": triggers })
     };
-    let all: Vec<&str> = types.iter().map(|kind| kind.name.as_str()).collect();
+    let kinds: Vec<&str> = types.iter().map(|kind| kind.name.as_str()).collect();
+    let triggers = client.get("/v1/triggers").await?;
+    // A trigger may stand for what no type's own name does.
+    let named = triggers["triggers"].as_array().into_iter().flatten().filter_map(|trigger| trigger["name"].as_str());
+    let mut all = kinds.clone();
+    all.extend(named.filter(|name| !name.starts_with("fanfare.") && !kinds.contains(name)));
     if let Ok(webhook) = client.create_webhook(&fields("Everything", &all)).await {
         return Ok(vec![webhook]);
     }
     let mut webhooks = Vec::new();
-    for kind in all {
+    for kind in kinds {
         webhooks.push(client.create_webhook(&fields(kind, &[kind])).await.context("making a webhook")?);
     }
     Ok(webhooks)

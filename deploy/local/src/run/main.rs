@@ -8,10 +8,11 @@ mod screen; // what is printed
 
 use anyhow::Result;
 use demo::Demo;
-use fanfare_local::{Binaries, Sandbox, Services};
+use fanfare_local::{Answer, Binaries, Recorded, Sandbox, Services};
 use plan::Plan;
 use private::Private;
 use screen::{Reported, say, step};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -59,6 +60,9 @@ async fn start() -> Result<Running, Reported> {
     .await?;
     let (services, demo) = step("services", start_services(&plan, &sandbox, &private)).await?;
     let ready = Instant::now();
+    if let Some(speed) = plan.speed() {
+        say(&format!("warning          retries come {speed} times as soon as their schedules say"));
+    }
     let first = demo.publish_examples(&private.receiver, ready).await;
     screen::how_to_go_on(&plan, &demo, first);
     Ok(Running { services, demo, private })
@@ -69,9 +73,10 @@ type Step<T> = Result<(T, String)>;
 
 async fn start_services(plan: &Plan, sandbox: &Sandbox, private: &Private) -> Step<(Services, Demo)> {
     let settings = plan.settings(&private.amqp_url, &private.redis_url)?;
-    let binaries = Binaries::of_profile("release");
+    let binaries = Binaries::of_profile(compile::PROFILE);
     let services = Services::start_each(sandbox, &binaries, |service| plan.settings_of(service, &settings)).await?;
     plan.write_token(services.operator()?.token())?;
+    private.receiver.answer_by(answer_in(plan.answer_file()));
     let demo = Demo::make(plan, &services, private).await?;
     let summary = format!(
         "ingest :{}, api :{}, fanout, dispatcher, scheduler; tenant {} ({}); logs in {}/",
@@ -82,6 +87,15 @@ async fn start_services(plan: &Plan, sandbox: &Sandbox, private: &Private) -> St
         screen::short(&plan.folder),
     );
     Ok(((services, demo), summary))
+}
+
+/// 200, or what a person wrote into the file to see what happens then.
+fn answer_in(file: PathBuf) -> impl Fn(&Recorded) -> Answer {
+    move |_| {
+        let written = std::fs::read_to_string(&file).ok();
+        let status = written.and_then(|text| text.trim().parse().ok()).filter(|status| (200..=599).contains(status));
+        Answer::status(status.unwrap_or(200))
+    }
 }
 
 impl Running {

@@ -11,6 +11,7 @@ const REDIS_URL: &str = "FANFARE_REDIS__URL";
 /// Beyond all ports that go with one base.
 const PRIVATE_STEP: u16 = 20;
 const SECRET_KEYS: &str = "FANFARE_SECRETS__KEYS";
+const SPEED: &str = "FANFARE_SCHEDULER__SPEED";
 
 /// What `make run` was asked for.
 #[derive(Debug)]
@@ -74,6 +75,8 @@ impl Plan {
                 _ if value.is_empty() => {}
                 "PORT_BASE" => base = Some(value),
                 "CATALOG" => catalog = value,
+                "SPEED" => drop(given.insert(SPEED.to_owned(), value)),
+                SPEED => drop(given.entry(name).or_insert(value)), // `make run SPEED=…` goes over it
                 _ if name.starts_with("FANFARE_") && name.contains("__") => drop(given.insert(name, value)),
                 _ => {}
             }
@@ -97,6 +100,22 @@ impl Plan {
     /// The Redis that the environment names, instead of a private one.
     pub(crate) fn given_redis(&self) -> Option<&str> {
         self.given.get(REDIS_URL).map(String::as_str)
+    }
+
+    /// How many times as fast as their schedules say retries come; `None` where they take their time.
+    pub(crate) fn speed(&self) -> Option<&str> {
+        self.given.get(SPEED).map(String::as_str).filter(|speed| *speed != "1")
+    }
+
+    /// The catalogs that lie beside the built-in one that runs.
+    pub(crate) fn other_catalogs(&self) -> Vec<String> {
+        let files = std::fs::read_dir(checkout().join("shared/catalog/catalogs")).into_iter().flatten().flatten();
+        let mut names: Vec<String> = files
+            .filter_map(|file| file.file_name().to_str()?.strip_suffix(".yaml").map(ToOwned::to_owned))
+            .filter(|name| *name != self.catalog)
+            .collect();
+        names.sort();
+        names
     }
 
     /// Checks that all ports are free, before anything is started, and clears the folder.
@@ -124,7 +143,7 @@ impl Plan {
         std::fs::set_permissions(&self.folder, Permissions::from_mode(0o700))?; // a key and a token lie here
         for entry in std::fs::read_dir(&self.folder)?.flatten() {
             let is_log = entry.path().extension().is_some_and(|ending| ending == "log");
-            if is_log || [self.token_file(), self.event_file()].contains(&entry.path()) {
+            if is_log || [self.token_file(), self.event_file(), self.answer_file()].contains(&entry.path()) {
                 std::fs::remove_file(entry.path())?;
             }
         }
@@ -185,6 +204,11 @@ impl Plan {
         self.folder.join("event.json")
     }
 
+    /// The status that the receiver answers with, where somebody wants another than 200.
+    pub(crate) fn answer_file(&self) -> PathBuf {
+        self.folder.join("answer")
+    }
+
     pub(crate) fn write_token(&self, token: &str) -> Result<()> {
         write_private(&self.token_file(), token)
     }
@@ -234,6 +258,29 @@ mod tests {
     }
 
     #[test]
+    fn the_speed_of_make_run_is_the_schedulers() {
+        for (given, speed) in [
+            (vec![], None),
+            (vec![("SPEED", "")], None),
+            (vec![("SPEED", "1")], None),
+            (vec![("SPEED", "600")], Some("600")),
+            (vec![("SPEED", "600"), (SPEED, "2")], Some("600")),
+            (vec![(SPEED, "2"), ("SPEED", "600")], Some("600")),
+        ] {
+            let plan = plan(&given).unwrap();
+            assert_eq!(plan.speed(), speed, "{given:?}");
+            let settings = plan.settings("amqp://there", "redis://here").unwrap();
+            assert_eq!(settings.get(SPEED).map(String::as_str).filter(|speed| *speed != "1"), speed);
+        }
+    }
+
+    #[test]
+    fn the_other_catalogs_are_named() {
+        let others = plan(&[("CATALOG", "standard")]).unwrap().other_catalogs();
+        assert!(others.len() >= 5 && !others.contains(&"standard".to_owned()), "{others:?}");
+    }
+
+    #[test]
     fn the_environments_settings_go_over_ours() {
         let given = [("FANFARE_AMQP__URL", "amqp://there"), ("FANFARE_SCHEDULER__SPEED", "100"), ("FANFARE_X", "no")];
         let plan = plan(&given).unwrap();
@@ -243,6 +290,7 @@ mod tests {
         assert_eq!(settings["FANFARE_SCHEDULER__SPEED"], "100");
         assert_eq!(settings["FANFARE_REDIS__URL"], "redis://here");
         assert!(!settings.contains_key("FANFARE_X"));
+        assert_eq!(plan.speed(), Some("100"));
         assert_eq!(plan.settings_of(Service::Api, &settings)["FANFARE_ADMIN__LISTEN"], "127.0.0.1:9105");
     }
 }

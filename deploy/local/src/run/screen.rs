@@ -47,8 +47,11 @@ pub(crate) fn how_to_go_on(plan: &Plan, demo: &Demo, first: Option<Duration>) {
         };
         say(&format!("first delivery {after} after the services were ready"));
     }
-    let other = if plan.catalog == "standard" { "capturi" } else { "standard" };
+    let others = plan.other_catalogs().join("|");
     say(&format!("  api      {}     operator's token: {}", plan.api_url(), short(&plan.token_file())));
     say(&format!("  publish  {}", demo.curl_line(plan)));
-    say(&format!("  yours    make run CATALOG={other}     stop  Ctrl-C"));
+    let answer = short(&plan.answer_file());
+    say(&format!("  break    echo 503 >{answer}     mend  echo 200 >{answer}     stop  Ctrl-C"));
+    say(&format!("  enable   {}", demo.enable_line(plan)));
+    say(&format!("  others   make run CATALOG={others}     retries sooner: SPEED=600"));
 }
