@@ -32,8 +32,9 @@ bench: ## throughput, latency and cost, beside the floor
 check-deploy: ## the chart, k8s/, the image's recipe and the guide, without a cluster
 	cargo build --workspace --bins
 	@deploy/check
+	@deploy/image/check
 
-k8s: ## write k8s/ anew from the chart
+k8s: ## write k8s/ anew from the chart, and the chart's copies of rules and dashboards
 	@deploy/check k8s
 
 docs-settings: ## write docs/settings.md anew from --help

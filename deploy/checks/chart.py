@@ -17,7 +17,11 @@ def example(name: str) -> dict:
     """One of the chart's example values; `default` is the chart as it comes."""
     if name == "default":
         return {}
-    return yaml.safe_load((CHART / f"examples/{name}.yaml").read_text())
+    values = yaml.safe_load((CHART / f"examples/{name}.yaml").read_text())
+    if name == "everything":
+        for kind, files in (("rules", "alerts/*.yaml"), ("dashboards", "dashboards/*.json")):
+            values["metrics"][kind] = {"enabled": any(CHART.glob(f"files/{files}"))}
+    return values
 
 
 EXAMPLES = ("default", "small", "production", "everything")

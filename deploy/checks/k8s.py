@@ -1,5 +1,5 @@
-"""k8s/: what the chart renders, for `kubectl apply -k`. `python k8s.py` writes the generated files anew; the checks
-compare them, and each overlay with the chart under the example values of its name."""
+"""k8s/: what the chart renders, for `kubectl apply -k`. `python k8s.py` writes the generated files anew, and the
+rules and dashboards that the chart carries; the checks compare them, and each overlay with the chart under the example values of its name."""
 
 import shutil
 import subprocess
@@ -54,6 +54,16 @@ def files() -> dict[str, str]:
     return made
 
 
+def carried() -> dict[str, str]:
+    """The rules and dashboards, which the chart carries in its own folder: Helm reads nothing outside."""
+    made = {}
+    for folder, pattern in (("alerts", "*.yaml"), ("dashboards", "*.json")):
+        for path in sorted((ROOT / "deploy" / folder).glob(pattern)):
+            if not path.name.endswith(".test.yaml"):
+                made[f"deploy/helm/fanfare/files/{folder}/{path.name}"] = path.read_text()
+    return made
+
+
 def overlay(name: str) -> list[dict] | None:
     """What kubectl makes of an overlay; none without kubectl."""
     if not shutil.which("kubectl"):
@@ -65,7 +75,7 @@ def overlay(name: str) -> list[dict] | None:
 
 
 if __name__ == "__main__":
-    for path, text in files().items():
+    for path, text in {**carried(), **files()}.items():
         (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
         (ROOT / path).write_text(text)
         print("wrote", path)
