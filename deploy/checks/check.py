@@ -429,6 +429,36 @@ def the_dockerfile_is_clean():
         yield ran.stdout + ran.stderr
 
 
+def the_compose_file_is_right():
+    folder = ROOT / "deploy/compose"
+    compose = yaml.safe_load((folder / "compose.yaml").read_text())
+    scraped = yaml.safe_load((folder / "prometheus.yaml").read_text())["scrape_configs"][0]["static_configs"][0]["targets"]
+    admin = {}
+    for each in objects({}):
+        if each["kind"] == "Deployment":
+            container = pod_of(each)["containers"][0]
+            admin[container["name"]] = next(port["containerPort"] for port in container["ports"] if port["name"] == "admin")
+    if set(scraped) != {f"{name}:{port}" for name, port in admin.items()}:
+        yield f"prometheus.yaml scrapes {scraped}"
+    for name, service in compose["services"].items():
+        for port in service.get("ports", []):
+            if not port.startswith("127.0.0.1:"):
+                yield f"{name}: port {port} is open to everybody"
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            later = source in ("../alerts", "../dashboards")  # compose makes an empty folder of what is not there
+            if source.startswith(".") and not later and not (folder / source).exists():
+                yield f"{name}: mounts {source}, which is not there"
+        if name in SERVICES:
+            if not service["read_only"] or service["user"] != "65532:65532" or service["cap_drop"] != ["ALL"]:
+                yield f"{name}: is not restricted"
+            ran = subprocess.run(
+                [*binary({"command": service["command"]}), "--check-config"], env=service["environment"], capture_output=True, text=True
+            )
+            if ran.returncode:
+                yield f"{name}: {ran.stderr}"
+
+
 CHECKS = (
     chart_lints,
     renders_are_alike_each_time_and_hold_no_time,
@@ -449,6 +479,7 @@ CHECKS = (
     the_settings_page_is_what_help_says,
     the_guide_builds_and_its_links_lead_somewhere,
     the_dockerfile_is_clean,
+    the_compose_file_is_right,
 )
 
 
