@@ -65,11 +65,17 @@ def objects_of_other_kinds_are_of_their_types():
     yield from crds.check(found, NODE)
 
 
-def a_cluster_too_old_is_refused():
+def helm_would_install_it_from_its_oldest_kubernetes_on():
     with helm.Chart.load(CHART) as chart:
         wanted = chart.metadata["kubeVersion"]
     if wanted != f">={OLDEST}.0-0":
         yield f"Chart.yaml's kubeVersion is {wanted}, and {OLDEST} is the oldest that is checked"
+    with helm.Config(storage_driver="memory", namespace="fanfare") as config:
+        for name in EXAMPLES:
+            try:
+                config.install(str(CHART), "fanfare", example(name), dry_run="client")
+            except helm.HelmError as why:
+                yield f"{name}: {why}"
 
 
 def the_schema_is_closed():
@@ -196,6 +202,8 @@ def names_and_references_hold():
                             if not QUANTITY.match(str(quantity)):
                                 yield f"{here}: quantity {quantity}"
                     for variable in container["env"]:
+                        if variable["name"] == "EXAMPLE_COUNT" and variable["value"] != "1000000":
+                            yield f"{here}: a number became {variable['value']}"
                         if variable["name"].startswith("FANFARE_") and variable["name"] != "FANFARE_CONFIG" and "valueFrom" not in variable:
                             yield f"{here}: {variable['name']} stands in the open"
             if each["kind"] == "Deployment":
@@ -464,7 +472,7 @@ CHECKS = (
     renders_are_alike_each_time_and_hold_no_time,
     objects_are_kubernetes_own,
     objects_of_other_kinds_are_of_their_types,
-    a_cluster_too_old_is_refused,
+    helm_would_install_it_from_its_oldest_kubernetes_on,
     the_schema_is_closed,
     the_chart_can_be_another_charts_part,
     what_cannot_work_is_refused_with_a_sentence,

@@ -6,7 +6,7 @@ import subprocess
 
 from chart import ROOT
 
-BINARIES = ROOT / os.environ.get("FANFARE_BINARIES", "target/debug")
+BINARIES = ROOT / os.environ.get("FANFARE_BINARIES", os.environ.get("CARGO_TARGET_DIR", "target") + "/debug")
 PAGE = ROOT / "docs/settings.md"
 HEAD = """# Settings
 

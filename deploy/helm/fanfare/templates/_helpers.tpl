@@ -65,8 +65,8 @@ api: {admin: 9105, http: 8081}
 {{- define "fanfare.settings" -}}
 {{- $settings := deepCopy .Values.settings }}
 {{- $ours := dict "shutdown" (dict "grace" (printf "%ds" (int .Values.shutdown.graceSeconds))) }}
-{{- with .Values.allowNetworks }}
-{{- $_ := set $ours "targets" (dict "allow_networks" (values . | sortAlpha)) }}
+{{- with values .Values.allowNetworks | compact }}
+{{- $_ := set $ours "targets" (dict "allow_networks" (sortAlpha .)) }}
 {{- end }}
 {{- if or .Values.catalogs.files .Values.catalogs.configMap }}
 {{- $_ := set $ours "catalogs" (dict "path" "/etc/fanfare/catalogs") }}
@@ -135,7 +135,7 @@ api: {admin: 9105, http: 8081}
 {{- include "fanfare.secrets" (list $root (index . 1)) }}
 {{- range $name, $value := (index . 2).env }}
 - name: {{ $name }}
-  value: {{ $value | toString | quote }}
+  value: {{ ternary $value (toRawJson $value) (kindIs "string" $value) | quote }}
 {{- end }}
 {{- end }}
 
