@@ -1,11 +1,11 @@
 # `make` alone lists what there is.
-.PHONY: help run test test-trixie bench fmt lint
+.PHONY: help run test test-trixie bench check-deploy k8s docs-settings fmt lint
 .DEFAULT_GOAL := help
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 help: ## list these targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: ## Fanfare on this machine with a sample receiver; CATALOG=standard, SPEED=600, PORT_BASE=50000
 	@deploy/local/install
@@ -28,6 +28,18 @@ bench: ## throughput, latency and cost, beside the floor
 	@deploy/local/install
 	cargo build --release --workspace --bins
 	$(TARGET)/release/fanfare-bench
+
+check-deploy: ## the chart, k8s/, the image's recipe and the guide, without a cluster
+	cargo build --workspace --bins
+	@deploy/check
+	@deploy/image/check
+
+k8s: ## write k8s/ anew from the chart, and the chart's copies of rules and dashboards
+	@deploy/check k8s
+
+docs-settings: ## write docs/settings.md anew from --help
+	cargo build --workspace --bins
+	@deploy/check settings
 
 fmt: ## format
 	cargo fmt --all
