@@ -123,17 +123,17 @@ pub struct Deliveries {
 impl Deliveries {
     /// Over `redis`: a claim holds for `lease`, a webhook without a cap of its own has `default_cap`.
     pub fn new(redis: &Redis, lease: Duration, default_cap: u32, retention: Span) -> Self {
-        let start = |body, common, answers| {
-            Batched::start(redis.clone(), Shape { script: Script::new(body), common, leading: 0, answers })
+        let start = |name, body, common, answers| {
+            Batched::start(redis.clone(), Shape { script: Script::named(name, body), common, leading: 0, answers })
         };
         let retention = retention.as_millis().to_string();
         let claim =
             vec![lease.as_millis().to_string(), default_cap.to_string(), MOST_CLAIMS.to_string(), retention.clone()];
         Self {
             redis: redis.clone(),
-            claim: start(include_str!("scripts/claim.lua"), claim, 1),
-            complete: start(include_str!("scripts/complete.lua"), vec![retention], 1),
-            scheduled: start(include_str!("scripts/scheduled.lua"), Vec::new(), 0),
+            claim: start("claim", include_str!("scripts/claim.lua"), claim, 1),
+            complete: start("complete", include_str!("scripts/complete.lua"), vec![retention], 1),
+            scheduled: start("scheduled", include_str!("scripts/scheduled.lua"), Vec::new(), 0),
         }
     }
 
