@@ -1,5 +1,5 @@
 # `make` alone lists what there is.
-.PHONY: help run test test-trixie bench check-deploy k8s docs-settings fmt lint
+.PHONY: help run test test-trixie check-alerts bench check-deploy k8s docs-settings fmt lint
 .DEFAULT_GOAL := help
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -8,7 +8,7 @@ help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: ## Fanfare on this machine with a sample receiver; CATALOG=standard, SPEED=600, PORT_BASE=50000
-	@deploy/local/install
+	@FANFARE_INSTALL=run deploy/local/install
 	@cargo build --release --package fanfare-local
 	@$(TARGET)/release/fanfare-run
 
@@ -17,6 +17,7 @@ test: ## unit tests, property tests, and the whole system as a black box
 	@tests/languages/install
 	cargo build --workspace --all-targets
 	cargo test --workspace
+	@$(MAKE) --no-print-directory check-alerts
 
 test-trixie: ## the main path on Debian 13's RabbitMQ 4.0 with Redis 8.0, then Valkey 8.1 (as root)
 	@deploy/local/trixie
@@ -24,8 +25,12 @@ test-trixie: ## the main path on Debian 13's RabbitMQ 4.0 with Redis 8.0, then V
 	FANFARE_TEST_ROOT=/var/cache/fanfare-trixie cargo test -p fanfare-tests --test system -- delivery:: retries:: waits:: failover::
 	FANFARE_TEST_ROOT=/var/cache/fanfare-trixie FANFARE_TEST_REDIS=valkey-server cargo test -p fanfare-tests --test system -- delivery::
 
+check-alerts: ## alerts fire and stay quiet where they should; dashboards are what their generator makes
+	deploy/alerts/check
+	deploy/dashboards/make --check
+
 bench: ## throughput, latency and cost, beside the floor
-	@deploy/local/install
+	@FANFARE_INSTALL=run deploy/local/install
 	cargo build --release --workspace --bins
 	$(TARGET)/release/fanfare-bench
 

@@ -21,7 +21,7 @@ use axum::{
 use fanfare_bus::{Answers, Bus, JobItem, Link, ask_channel};
 use fanfare_catalog::Catalogs;
 use fanfare_domain::{JobId, TargetRules, TenantId};
-use fanfare_runtime::{Problem, Settings};
+use fanfare_runtime::{HttpMetrics, Problem, Settings};
 use fanfare_store::{CatalogTexts, Configuration, Deliveries, HotLog, Redis, Sealer, Tenants};
 use tokio::{
     net::TcpListener,
@@ -30,7 +30,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    acts, catalog, deliveries, docs, events, explain, keys, metrics::Metrics, openapi, ping, probe::Turns,
+    acts, catalog, deliveries, docs, events, explain, keys, metrics, openapi, ping, probe::Turns,
     request::no_parameters, tenants, webhooks,
 };
 
@@ -61,7 +61,7 @@ pub(crate) struct Api {
     /// `/openapi.json` and `/docs`, made once.
     pub(crate) openapi: Bytes,
     pub(crate) docs: Bytes,
-    metrics: Metrics,
+    metrics: HttpMetrics,
     room: Arc<Semaphore>,
     under_way: TaskTracker,
 }
@@ -74,7 +74,7 @@ impl Api {
         redis: &Redis,
         configuration: Configuration,
         bus: Bus,
-        metrics: Metrics,
+        metrics: HttpMetrics,
     ) -> anyhow::Result<Arc<Self>> {
         let admin_token = settings.api.admin_token.clone().context("setting FANFARE_API__ADMIN_TOKEN: is required")?;
         let (retention, timeout) = (settings.log.retention, settings.dispatcher.timeout.0);
@@ -236,7 +236,12 @@ async fn around(State(api): State<Arc<Api>>, request: Request, next: Next) -> Re
             })
         }
     };
-    api.metrics.answered(route.as_ref().map(MatchedPath::as_str), &method, response.status(), begun.elapsed());
+    api.metrics.answered(
+        route.as_ref().map(|route| metrics::label(route.as_str())),
+        &method,
+        response.status(),
+        begun.elapsed(),
+    );
     response
 }
 

@@ -28,7 +28,7 @@ mod webhooks; // webhooks: list, read, write, enable, rotate
 use anyhow::Context;
 use fanfare_bus::{Bus, Link};
 use fanfare_catalog::Catalogs;
-use fanfare_runtime::Service;
+use fanfare_runtime::{HttpMetrics, Service};
 use fanfare_store::{Configuration, Redis, Sealer};
 
 /// Many small, short-lived pieces on several threads: what the system's allocator is slow at.
@@ -52,9 +52,9 @@ async fn main() -> anyhow::Result<()> {
         bus => bus.context("preparing the broker")?,
     };
     tasks.watch("amqp", bus.link(), |link| *link != Link::Away);
-    tasks.watch("redis", configuration.lost(), |lost| !lost);
-    tasks.watch_unreadable(configuration.unreadable())?;
-    let metrics = metrics::Metrics::register(tasks.registry())?;
+    tasks.watch("redis", configuration.up(), |up| *up);
+    tasks.watch_unreadable(configuration.unreadable());
+    let metrics = HttpMetrics::declare("api", &metrics::ROUTES, &["GET", "POST"], &["200", "500", "503"]);
     let api = app::Api::new(&settings, catalogs, sealer, &redis, configuration, bus, metrics)?;
     let listener = app::listen(settings.api.listen).await?;
     tasks.spawn("http", app::serve(listener, api, tasks.stop()));

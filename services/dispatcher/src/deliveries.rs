@@ -210,9 +210,20 @@ impl Dispatch {
             redelivery: claimed.redelivery,
             replay: item.replay.as_deref(),
         };
+        self.timed(event, item, claimed);
         let made = self.sender.send(webhook, &payload, &meta).await;
         fail_point("dispatcher.sent");
         self.record(event, item, claimed, webhook, made).await
+    }
+
+    /// Counts how prompt an attempt is that begins now.
+    fn timed(&self, event: &EventItem, item: &DeliveryItem, claimed: &Claimed) {
+        let since = |then_ms: u64| Duration::from_millis(now_ms().saturating_sub(then_ms));
+        if item.attempt > 1 && item.waiting.due > 0 {
+            self.metrics.retried(since(item.waiting.due));
+        } else if item.attempt == 1 && item.replay.is_none() && !claimed.redelivery {
+            self.metrics.first_attempt(since(event.accepted));
+        }
     }
 
     /// Records an attempt and publishes what follows from it.

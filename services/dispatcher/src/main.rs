@@ -39,12 +39,12 @@ async fn main() -> anyhow::Result<()> {
         bus => bus.context("preparing the broker")?,
     };
     tasks.watch("amqp", bus.link(), |link| *link != fanfare_bus::Link::Away);
-    tasks.watch("redis", configuration.lost(), |lost| !lost);
-    tasks.watch_unreadable(configuration.unreadable())?;
+    tasks.watch("redis", configuration.up(), |up| *up);
+    tasks.watch_unreadable(configuration.unreadable());
     let Some(life) = Life::begin(&redis, tasks.stop()).await else { return tasks.finish().await };
     let limits = &settings.dispatcher;
     let timeout = limits.timeout.0;
-    let metrics = metrics::Metrics::register(tasks.registry(), limits.max_in_flight)?;
+    let metrics = metrics::Metrics::declare(limits.max_in_flight);
     let dispatch = Arc::new(deliveries::Dispatch {
         records: Deliveries::new(
             &redis,

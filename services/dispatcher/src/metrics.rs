@@ -3,56 +3,33 @@
 use std::time::Duration;
 
 use fanfare_domain::{Answer, Failure};
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use fanfare_metrics::{
+    ATTEMPT_SECS, Counters, Histogram, IntCounter, IntGauge, LATENCY_SECS, counter, counters, gauge, histogram,
+};
 
 /// The dispatcher's metrics; every label value is there from the start.
 #[derive(Clone)]
 pub(crate) struct Metrics {
-    attempts: IntCounterVec,
+    attempts: Counters<2>,
     attempt_duration: Histogram,
+    first_attempt: Histogram,
+    lateness: Histogram,
     latency: Histogram,
-    deliveries: IntCounterVec,
-    claims: IntCounterVec,
-    diverted: IntCounter,
+    deliveries: Counters<1>,
+    claims: Counters<1>,
+    diverted: Counters<1>,
     redelivered: IntCounter,
     pub(crate) in_flight: IntGauge,
     pub(crate) passing: IntGauge,
 }
 
-const ATTEMPT_BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0];
-const LATENCY_BUCKETS: [f64; 13] =
-    [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1_800.0, 7_200.0, 43_200.0, 172_800.0];
+/// The status class of an attempt that got no answer.
+const NONE: &str = "none";
 
 impl Metrics {
-    pub(crate) fn register(registry: &Registry, limit: usize) -> anyhow::Result<Self> {
-        let histogram = |name: &str, help: &str, buckets: &[f64]| {
-            let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
-            registry.register(Box::new(histogram.clone()))?;
-            Ok::<_, prometheus::Error>(histogram)
-        };
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counters.clone()))?;
-            Ok::<_, prometheus::Error>(counters)
-        };
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
-        let attempts =
-            counters("fanfare_attempts_total", "Attempts made, by how they ended.", &["outcome", "status_class"])?;
-        for class in ["2xx", "3xx", "4xx", "5xx"] {
-            for outcome in ["success", "http"] {
-                let _ = attempts.with_label_values(&[outcome, class]);
-            }
-        }
-        for failure in [
+    pub(crate) fn declare(limit: usize) -> Self {
+        let answered = ["2xx", "3xx", "4xx", "5xx"].into_iter().flat_map(|class| [["success", class], ["http", class]]);
+        let failures = [
             Failure::Timeout,
             Failure::Connect,
             Failure::Dns,
@@ -60,54 +37,79 @@ impl Metrics {
             Failure::RefusedTarget,
             Failure::BadResponse,
             Failure::Template,
-        ] {
-            let _ = attempts.with_label_values(&[failure.label(), "none"]);
-        }
-        let deliveries = counters("fanfare_deliveries_total", "Deliveries that ended here, by how.", &["outcome"])?;
-        ["delivered", "failed"].iter().for_each(|outcome| drop(deliveries.with_label_values(&[outcome])));
-        let claims = counters("fanfare_claims_total", "Claims, by what they found.", &["result"])?;
-        ["go", "wait", "retry", "ended", "done", "stale", "held", "cancelled"]
-            .iter()
-            .for_each(|result| drop(claims.with_label_values(&[result])));
-        let in_flight_limit = gauge("fanfare_deliveries_in_flight_limit", "Attempts that may be under way here.")?;
+        ];
+        let in_flight_limit = gauge("fanfare_deliveries_in_flight_limit", "Attempts that may be under way here.");
         in_flight_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
-        Ok(Self {
-            attempts,
-            attempt_duration: histogram(
-                "fanfare_attempt_duration_seconds",
-                "How long attempts took.",
-                &ATTEMPT_BUCKETS,
-            )?,
-            latency: histogram("fanfare_delivery_latency_seconds", "From acceptance to delivered.", &LATENCY_BUCKETS)?,
-            deliveries,
-            claims,
-            diverted: counter(
+        Self {
+            attempts: counters(
+                "fanfare_attempts_total",
+                "Attempts made, by how they ended.",
+                ["outcome", "status_class"],
+                answered.chain(failures.map(|failure| [failure.label(), NONE])),
+            ),
+            attempt_duration: histogram("fanfare_attempt_duration_seconds", "How long attempts took.", &ATTEMPT_SECS),
+            first_attempt: histogram(
+                "fanfare_first_attempt_delay_seconds",
+                "From acceptance to the first attempt.",
+                &LATENCY_SECS,
+            ),
+            lateness: histogram(
+                "fanfare_retry_lateness_seconds",
+                "From the time a retry is due to the time a dispatcher has it.",
+                &LATENCY_SECS,
+            ),
+            latency: histogram("fanfare_delivery_latency_seconds", "From acceptance to delivered.", &LATENCY_SECS),
+            deliveries: counters(
+                "fanfare_deliveries_total",
+                "Deliveries that ended here, by how.",
+                ["outcome"],
+                [["delivered"], ["failed"]],
+            ),
+            claims: counters(
+                "fanfare_claims_total",
+                "Claims, by what they found.",
+                ["result"],
+                [["go"], ["wait"], ["retry"], ["ended"], ["done"], ["stale"], ["held"], ["cancelled"]],
+            ),
+            diverted: counters(
                 "fanfare_deliveries_diverted_total",
-                "Deliveries that had to wait for room at their webhook.",
-            )?,
-            redelivered: counter("fanfare_redelivered_attempts_total", "Attempts that may have been made before.")?,
+                "Deliveries that had to wait in a tier for room at their webhook, by what it lacked.",
+                ["reason"],
+                [["cap"]],
+            ),
+            redelivered: counter("fanfare_redelivered_attempts_total", "Attempts that may have been made before."),
             passing: gauge(
                 "fanfare_deliveries_passing",
                 "Deliveries that are done here but for the publish of their retry or wait: many while the broker is blocked.",
-            )?,
-            in_flight: gauge("fanfare_deliveries_in_flight", "Attempts under way here.")?,
-        })
+            ),
+            in_flight: gauge("fanfare_deliveries_in_flight", "Attempts under way here."),
+        }
     }
 
     pub(crate) fn claimed(&self, result: &str) {
-        self.claims.with_label_values(&[result]).inc();
+        self.claims.inc([result]);
     }
 
     pub(crate) fn diverted(&self) {
-        self.diverted.inc();
+        self.diverted.inc(["cap"]);
     }
 
     pub(crate) fn redelivered(&self) {
         self.redelivered.inc();
     }
 
+    /// A delivery's very first attempt begins.
+    pub(crate) fn first_attempt(&self, since_acceptance: Duration) {
+        self.first_attempt.observe(since_acceptance.as_secs_f64());
+    }
+
+    /// A retry has come.
+    pub(crate) fn retried(&self, late: Duration) {
+        self.lateness.observe(late.as_secs_f64());
+    }
+
     pub(crate) fn attempted(&self, answer: &Answer, success: bool, took: Duration) {
-        let (outcome, class) = match answer {
+        let labels = match answer {
             Answer::Response { status, .. } => {
                 let class = match status {
                     100..=199 => "1xx",
@@ -116,20 +118,20 @@ impl Metrics {
                     400..=499 => "4xx",
                     _ => "5xx",
                 };
-                (if success { "success" } else { "http" }, class)
+                [if success { "success" } else { "http" }, class]
             }
-            Answer::None(failure) => (failure.label(), "none"),
+            Answer::None(failure) => [failure.label(), NONE],
         };
-        self.attempts.with_label_values(&[outcome, class]).inc();
+        self.attempts.inc(labels);
         self.attempt_duration.observe(took.as_secs_f64());
     }
 
     pub(crate) fn delivered(&self, since_acceptance: Duration) {
-        self.deliveries.with_label_values(&["delivered"]).inc();
+        self.deliveries.inc(["delivered"]);
         self.latency.observe(since_acceptance.as_secs_f64());
     }
 
     pub(crate) fn failed(&self) {
-        self.deliveries.with_label_values(&["failed"]).inc();
+        self.deliveries.inc(["failed"]);
     }
 }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use fanfare_bus::{Bus, Link, Message, Settled};
+use fanfare_metrics::IntGauge;
 use futures::{StreamExt, stream::FuturesUnordered};
-use prometheus::IntGauge;
 use tokio_util::sync::CancellationToken;
 
 /// Further consumers at most; each takes as many messages as the first.

@@ -68,6 +68,7 @@ pub(crate) async fn consume(
 impl Fanout {
     /// Returns once every delivery of the event is confirmed, or the event itself is put off.
     async fn fan_out(&self, event: EventItem) {
+        let begun = Instant::now();
         let Some(matches) = self.matches(&event).await else { return self.put_off(&event).await };
         fail_point("fanout.recorded");
         self.metrics.fanned_out(matches.len());
@@ -77,6 +78,7 @@ impl Fanout {
             async move { self.bus.publisher().publish_surely(Route::deliveries(), &item).await }
         });
         join_all(publishes).await;
+        self.metrics.took(begun.elapsed());
     }
 
     /// The matches in force; waits while Redis is away or lost as a whole. `None` where the tenant alone lacks something:

@@ -29,14 +29,14 @@ async fn main() -> anyhow::Result<()> {
         bus => bus.context("preparing the broker")?,
     };
     tasks.watch("amqp", bus.link(), |link| *link != fanfare_bus::Link::Away);
-    tasks.watch("redis", configuration.lost(), |lost| !lost);
-    tasks.watch_unreadable(configuration.unreadable())?;
+    tasks.watch("redis", configuration.up(), |up| *up);
+    tasks.watch_unreadable(configuration.unreadable());
     let fanout = Arc::new(events::Fanout {
         indexes: index::Indexes::new(configuration, catalogs, CatalogTexts::new(&redis)),
         stuck: Stuck::default(),
         events: Events::new(&redis, settings.ingest.dedup_window, settings.log.retention),
         bus: bus.clone(),
-        metrics: metrics::Metrics::register(tasks.registry())?,
+        metrics: metrics::Metrics::declare(),
     });
     for queue in topology::events_queues() {
         tasks.spawn("events", events::consume(bus.clone(), queue, fanout.clone(), tasks.stop()));

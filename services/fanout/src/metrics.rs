@@ -1,32 +1,38 @@
 //! What fanout counts (operations.md, Metrics).
 
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use std::time::Duration;
 
-/// Fanout's counters.
+use fanfare_metrics::{Counters, FAST_SECS, Histogram, IntCounter, counter, counters, histogram};
+
+/// Fanout's metrics.
 #[derive(Clone)]
 pub(crate) struct Metrics {
-    fanned_out: IntCounterVec,
+    fanned_out: Counters<1>,
     created: IntCounter,
+    duration: Histogram,
     put_off: IntCounter,
 }
 
 impl Metrics {
-    pub(crate) fn register(registry: &Registry) -> anyhow::Result<Self> {
-        let opts = Opts::new(
-            "fanfare_events_fanned_out_total",
-            "Events whose matches are recorded, by whether there was one.",
-        );
-        let fanned_out = IntCounterVec::new(opts, &["matched"])?;
-        ["true", "false"].iter().for_each(|value| drop(fanned_out.with_label_values(&[value])));
-        let created = IntCounter::new("fanfare_deliveries_created_total", "Deliveries made of events.")?;
-        registry.register(Box::new(fanned_out.clone()))?;
-        let put_off = IntCounter::new(
-            "fanfare_events_put_off_total",
-            "Events that could not be matched for something their tenant lacks: the log says what to mend.",
-        )?;
-        registry.register(Box::new(created.clone()))?;
-        registry.register(Box::new(put_off.clone()))?;
-        Ok(Self { fanned_out, created, put_off })
+    pub(crate) fn declare() -> Self {
+        Self {
+            fanned_out: counters(
+                "fanfare_events_fanned_out_total",
+                "Events whose matches are recorded, by whether there was one.",
+                ["matched"],
+                [["true"], ["false"]],
+            ),
+            created: counter("fanfare_deliveries_created_total", "Deliveries made of events."),
+            duration: histogram(
+                "fanfare_fanout_duration_seconds",
+                "From an event taken to its deliveries in their queue.",
+                &FAST_SECS,
+            ),
+            put_off: counter(
+                "fanfare_events_put_off_total",
+                "Events that could not be matched for something their tenant lacks: the log says what to mend.",
+            ),
+        }
     }
 
     pub(crate) fn put_off(&self) {
@@ -34,7 +40,11 @@ impl Metrics {
     }
 
     pub(crate) fn fanned_out(&self, deliveries: usize) {
-        self.fanned_out.with_label_values(&[if deliveries > 0 { "true" } else { "false" }]).inc();
+        self.fanned_out.inc([if deliveries > 0 { "true" } else { "false" }]);
         self.created.inc_by(deliveries as u64);
+    }
+
+    pub(crate) fn took(&self, took: Duration) {
+        self.duration.observe(took.as_secs_f64());
     }
 }

@@ -59,11 +59,12 @@ impl Intake {
         event: &Event,
         source: &'static str,
     ) -> Result<Accepted, Refused> {
+        self.metrics.size.observe(event.json.get().len() as f64);
         let result = self.judge_claim_publish(tenant, event).await;
         match &result {
-            Ok(Accepted { duplicate: false, .. }) => self.metrics.accepted.with_label_values(&[source]).inc(),
-            Ok(Accepted { duplicate: true, .. }) => self.metrics.duplicate.with_label_values(&[source]).inc(),
-            Err(refused) => self.metrics.rejected.with_label_values(&[reason(refused)]).inc(),
+            Ok(Accepted { duplicate: false, .. }) => self.metrics.accepted.inc([source]),
+            Ok(Accepted { duplicate: true, .. }) => self.metrics.duplicate.inc([source]),
+            Err(refused) => self.metrics.rejected.inc([reason(refused)]),
         }
         result
     }

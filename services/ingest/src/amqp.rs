@@ -12,12 +12,12 @@ use fanfare_domain::{
     event::{Defaults, EventError, parse_binary, parse_structured},
     ladder::{Hop, next_hop},
 };
+use fanfare_metrics::IntGauge;
 use fanfare_runtime::{fail_point, now_ms};
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable},
 };
-use prometheus::IntGauge;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -81,7 +81,7 @@ impl Messages {
         let (tenant, event) = match read(&message, self.max_event_bytes) {
             Ok(parsed) => parsed,
             Err(refused) => {
-                self.intake.metrics.rejected.with_label_values(&["invalid"]).inc();
+                self.intake.metrics.rejected.inc(["invalid"]);
                 return self.reject(&message, refused).await;
             }
         };

@@ -9,8 +9,9 @@ use std::{
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::State,
+    extract::{Request, State},
     http::{HeaderMap, StatusCode, header},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -18,6 +19,7 @@ use fanfare_domain::{
     Event, EventId, TenantId,
     event::{Defaults, EventError, Plain, parse_binary, parse_structured},
 };
+use fanfare_metrics::IntGauge;
 use fanfare_runtime::{IngestSettings, Problem, now_ms};
 use fanfare_store::{Grant, KeyOwner, Scope, TenantConfig};
 use futures::{StreamExt, stream};
@@ -27,7 +29,6 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
-use prometheus::IntGauge;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::{
@@ -39,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     accept::{Accepted, Intake, Refused},
     limit::Limiter,
+    metrics::EVENTS,
 };
 
 /// The most events of one batch.
@@ -84,14 +86,24 @@ pub(crate) async fn serve(
     let limiter = settings.rate_limit.map(|per_second| Arc::new(Limiter::new(per_second)));
     let app = App { intake, settings: Arc::new(settings), room: Arc::new(Semaphore::new(BODIES_BYTES)), limiter };
     let routes = Router::new()
-        .route("/v1/events", post(publish))
+        .route(EVENTS, post(publish))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "events go to `POST /v1/events`") })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "events go to `POST /v1/events`")
         })
+        .layer(from_fn_with_state(app.clone(), counted))
         .with_state(app);
     serve_routes(listener, routes, stop).await;
     Ok(())
+}
+
+/// Counts a request once its answer begins.
+async fn counted(State(app): State<App>, request: Request, next: Next) -> Response {
+    let (begun, method) = (Instant::now(), request.method().clone());
+    let route = (request.uri().path() == EVENTS).then_some(EVENTS);
+    let response = next.run(request).await;
+    app.intake.metrics.http.answered(route, &method, response.status(), begun.elapsed());
+    response
 }
 
 /// As `axum::serve` does, and with an end for heads that never do.
@@ -151,7 +163,7 @@ fn form(headers: &HeaderMap) -> Result<Form, Problem> {
 
 async fn publish(State(app): State<App>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let count = |problem: Problem, reason: &str| {
-        app.intake.metrics.rejected.with_label_values(&[reason]).inc();
+        app.intake.metrics.rejected.inc([reason]);
         problem
     };
     let grant = authorize(&app.intake, &headers).await.map_err(|problem| count(problem, "unauthorized"))?;

@@ -29,7 +29,7 @@ async fn main() -> anyhow::Result<()> {
         Err(fanfare_bus::BusError::Stopped) => return tasks.finish().await,
         bus => bus.context("preparing the broker")?,
     };
-    let metrics = metrics::Metrics::register(tasks.registry())?;
+    let metrics = metrics::Metrics::declare();
     let intake = Arc::new(accept::Intake {
         configuration,
         catalogs,
@@ -38,8 +38,8 @@ async fn main() -> anyhow::Result<()> {
         metrics,
     });
     tasks.watch("amqp", bus.link(), |link| *link != fanfare_bus::Link::Away);
-    tasks.watch("redis", intake.configuration.lost(), |lost| !lost);
-    tasks.watch_unreadable(intake.configuration.unreadable())?;
+    tasks.watch("redis", intake.configuration.up(), |up| *up);
+    tasks.watch_unreadable(intake.configuration.unreadable());
     let listener = http::listen(settings.ingest.listen).await?;
     tasks.spawn("http", http::serve(listener, intake.clone(), settings.ingest.clone(), tasks.stop()));
     tasks.spawn("amqp", amqp::consume(bus, intake, settings.ingest.max_event_bytes, tasks.stop()));

@@ -1,5 +1,6 @@
 //! fanfare-scheduler: takes failures, lets retries wait in the broker's tiers, draws a final failure's consequences, does jobs,
 //! and gives notice.
+mod gauges; // how everything stands, shown by one scheduler
 mod jobs; // what webhooks held: released or cancelled, step by step
 mod mail; // what mails say, and the way to the mail server
 mod metrics; // what is counted
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use fanfare_bus::{Bus, topology};
 use fanfare_runtime::Service;
-use fanfare_store::{Configuration, Deliveries, Events, HotLog, Jobs, Redis, Tenants};
+use fanfare_store::{Configuration, Deliveries, Events, HotLog, Jobs, Redis, Standing, Tenants};
 
 /// Messages of one queue at work at once.
 const PREFETCH: u16 = 256;
@@ -45,9 +46,9 @@ async fn main() -> anyhow::Result<()> {
         bus => bus.context("preparing the broker")?,
     };
     tasks.watch("amqp", bus.link(), |link| *link != fanfare_bus::Link::Away);
-    tasks.watch("redis", configuration.lost(), |lost| !lost);
-    tasks.watch_unreadable(configuration.unreadable())?;
-    let metrics = metrics::Metrics::register(tasks.registry())?;
+    tasks.watch("redis", configuration.up(), |up| *up);
+    tasks.watch_unreadable(configuration.unreadable());
+    let metrics = metrics::Metrics::declare();
     let waits = Arc::new(waits::Waits { bus: bus.clone(), metrics: metrics.clone() });
     let records = Deliveries::new(&redis, settings.dispatcher.timeout.0, 1, settings.log.retention, None);
     let driver = Arc::new(jobs::Driver {
@@ -75,6 +76,17 @@ async fn main() -> anyhow::Result<()> {
         speed,
         metrics,
     });
+    let standings = gauges::Standings {
+        bus: bus.clone(),
+        configuration,
+        standing: Standing::new(
+            &redis,
+            settings.dispatcher.max_in_flight_per_webhook,
+            format!("{:032x}", rand::random::<u128>()),
+        ),
+        shown: gauges::Shown::declare(),
+    };
+    tasks.spawn("gauges", standings.keep(tasks.stop()));
     tasks.spawn("jobs seen to", jobs::see_to(driver.clone()));
     let (messages, stop) = (bus.clone(), tasks.stop());
     tasks.spawn("jobs", async move {

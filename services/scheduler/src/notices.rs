@@ -127,20 +127,20 @@ impl Notices {
         match mailer.send(to, text).await {
             Ok(()) => {
                 fail_point("notices.sent");
-                self.metrics.mailed("sent");
+                self.metrics.notice("sent");
                 self.known.sent(tenant, webhook, kind, &token).await?;
                 Ok(Given::Done)
             }
             Err(NotSent::Ever(why)) => {
                 tracing::warn!(%tenant, %webhook, why, "the mail server refuses a notice");
-                self.metrics.mailed("refused");
+                self.metrics.notice("refused");
                 self.known.given_up(tenant, webhook, kind, &token).await?;
                 Ok(Given::Done)
             }
             Err(NotSent::ForNow(why)) => {
                 let tries = notice.tries + 1;
                 let age = Duration::from_millis(now_ms().saturating_sub(notice.at));
-                self.metrics.mailed("delayed");
+                self.metrics.notice("delayed");
                 match mail_again(tries, age) {
                     Some(wait) => {
                         tracing::warn!(%tenant, %webhook, why, tries, "a notice waits for the mail server");
@@ -184,6 +184,7 @@ impl Notices {
         };
         self.bus.publisher().publish_surely(Route::events(tenant), &item).await;
         fail_point("notices.published");
+        self.metrics.notice("published");
         self.events.accepted(tenant, &event, id).await?;
         Ok(Given::Done)
     }

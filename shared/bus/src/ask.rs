@@ -187,13 +187,9 @@ mod tests {
             headers.insert(UNTIL_HEADER.into(), AMQPValue::LongLongInt(until_ms));
         }
         let properties = BasicProperties::default().with_headers(headers);
-        Message {
-            body: Vec::new(),
-            redelivered: false,
-            exchange: String::new(),
-            routing_key: String::new(),
-            properties,
-        }
+        let queue = std::sync::Arc::new(crate::metrics::METRICS.of_queue(crate::topology::PROBES));
+        let (body, exchange, routing_key) = (Vec::new(), String::new(), String::new());
+        Message { body, redelivered: false, exchange, routing_key, properties, queue }
     }
 
     #[test]

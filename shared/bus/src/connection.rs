@@ -4,11 +4,13 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
-use lapin::{Channel, Connection, ConnectionProperties, Event, uri::AMQPUri};
+use lapin::{
+    Channel, Connection, ConnectionProperties, Event, options::QueueDeclareOptions, types::FieldTable, uri::AMQPUri,
+};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{publish::Publisher, topology};
+use crate::{metrics::METRICS, publish::Publisher, topology};
 
 /// How to reach the broker.
 #[derive(Debug, Clone)]
@@ -96,6 +98,7 @@ impl Bus {
         service: &'static str,
         stop: CancellationToken,
     ) -> Result<Self, BusError> {
+        std::sync::LazyLock::force(&METRICS); // there from the start, at 0
         let dialer = Dialer { settings, service, stop };
         let connection = dialer.dial("publish").await.ok_or(BusError::Stopped)?;
         let channel = connection.create_channel().await?;
@@ -115,12 +118,33 @@ impl Bus {
         self.inner.publisher.link()
     }
 
+    /// Every queue of ours with the messages ready in it; `None` where the broker does not say.
+    pub async fn depths(&self) -> Option<Vec<(String, u32)>> {
+        let channel = self.consuming_channel().await?;
+        let mut depths = Vec::new();
+        for name in topology::queues() {
+            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            let told = channel.queue_declare(name.as_str().into(), options, FieldTable::default());
+            match tokio::time::timeout(ANSWER_WITHIN, told).await {
+                Ok(Ok(queue)) => depths.push((name, queue.message_count())),
+                Ok(Err(error)) => {
+                    tracing::warn!(queue = name, %error, "how deep a queue is is not known");
+                    return None; // the broker has closed the channel
+                }
+                Err(_) => return None,
+            }
+        }
+        let _ = channel.close(200, "told".into()).await; // a channel that does not close is gone with its connection
+        Some(depths)
+    }
+
     /// A channel of the consuming connection, which is made where it is not there; `None` once stopped.
     pub(crate) async fn consuming_channel(&self) -> Option<Channel> {
         loop {
             let mut consuming = self.inner.consuming.lock().await;
-            let connection = match consuming.take().filter(|connection| connection.status().connected()) {
-                Some(connection) => connection,
+            let connection = match consuming.take() {
+                Some(connection) if connection.status().connected() => connection,
+                Some(_) => self.inner.dialer.dial_again("consume").await?,
                 None => self.inner.dialer.dial("consume").await?,
             };
             match tokio::time::timeout(ANSWER_WITHIN, connection.create_channel()).await {
@@ -144,6 +168,12 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
+    /// A connection in place of one that was lost.
+    pub(crate) async fn dial_again(&self, role: &str) -> Option<Connection> {
+        METRICS.reconnects.inc();
+        self.dial(role).await
+    }
+
     /// A connection, however long it takes; `None` once stopped. `role` names it in the broker's console.
     pub(crate) async fn dial(&self, role: &str) -> Option<Connection> {
         let mut pause = Duration::from_millis(100);
@@ -185,10 +215,12 @@ pub(crate) fn follow(
             match event {
                 Event::ConnectionBlocked(reason) => {
                     tracing::warn!(reason, "the broker takes no publishes");
+                    METRICS.blocked.set(1);
                     link.send_replace(Link::Blocked);
                 }
                 Event::ConnectionUnblocked => {
                     tracing::info!("the broker takes publishes again");
+                    METRICS.blocked.set(0);
                     link.send_replace(Link::Up);
                 }
                 Event::Error(error) => {

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     future::Future,
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     connection::{ANSWER_WITHIN, Bus},
     message::{self, Batch, VERSION_HEADER},
+    metrics::{METRICS, QueueMetrics},
     publish::Route,
     topology::DEAD,
 };
@@ -36,6 +38,7 @@ pub struct Message {
     pub routing_key: String,
     /// Its properties.
     pub properties: lapin::BasicProperties,
+    pub(crate) queue: Arc<QueueMetrics>,
 }
 
 impl Message {
@@ -61,7 +64,10 @@ pub enum Settled {
 impl Bus {
     /// Reads a message's batch. What is none is kept in `fanfare.dead` for the operator; `None` then, to be acked.
     pub async fn read(&self, message: &Message) -> Option<Batch> {
-        self.read_as(message).await
+        let batch: Batch = self.read_as(message).await?;
+        let items: usize = batch.events.iter().map(|event| event.deliveries.len().max(1)).sum();
+        message.queue.items.observe(items as f64);
+        Some(batch)
     }
 
     /// The same for what else our queues hold.
@@ -70,6 +76,7 @@ impl Bus {
             Ok(read) => return Some(read),
             Err(why) => why,
         };
+        METRICS.poison.inc();
         tracing::error!(error = %why, routing_key = message.routing_key, "a message that cannot be read goes to fanfare.dead");
         loop {
             // Its bytes alone: headers of whoever wrote it could route it elsewhere (`CC`), or make it vanish.
@@ -89,7 +96,7 @@ impl Bus {
         F: Fn(Message) -> W,
         W: Future<Output = Settled> + Send + 'static,
     {
-        let mut at_work = AtWork::default();
+        let mut at_work = AtWork::of(queue);
         while !stop.is_cancelled() {
             let Some(channel) = self.consuming_channel().await else { break };
             match tokio::time::timeout(ANSWER_WITHIN, open(&channel, queue, prefetch)).await {
@@ -113,14 +120,19 @@ async fn open(channel: &Channel, queue: &str, prefetch: u16) -> lapin::Result<Co
 }
 
 /// The messages at work: their tasks, and the tags that are still to be acked on the present channel.
-#[derive(Default)]
 struct AtWork {
+    queue: Arc<QueueMetrics>,
     tasks: JoinSet<Settled>,
     tags: HashMap<Id, u64>,
     open: BTreeMap<u64, Option<Settled>>,
 }
 
 impl AtWork {
+    fn of(queue: &str) -> Self {
+        let queue = Arc::new(METRICS.of_queue(queue));
+        Self { queue, tasks: JoinSet::new(), tags: HashMap::new(), open: BTreeMap::new() }
+    }
+
     async fn run<F, W>(&mut self, channel: &Channel, mut consumer: Consumer, stop: &CancellationToken, work: &F)
     where
         F: Fn(Message) -> W,
@@ -174,7 +186,9 @@ impl AtWork {
             exchange: delivery.exchange.to_string(),
             routing_key: delivery.routing_key.to_string(),
             properties: delivery.properties,
+            queue: self.queue.clone(),
         };
+        self.queue.taken(&message);
         let task = self.tasks.spawn(work(message));
         self.tags.insert(task.id(), tag);
         self.open.insert(tag, None);

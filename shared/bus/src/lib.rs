@@ -6,6 +6,7 @@ mod connection; // two connections per process, made again when lost
 mod consume; // messages in, acks out
 mod errand; // a job to go on with: messages that are no batch
 mod message; // what travels: batches of events with their deliveries
+mod metrics; // what is counted of the broker
 mod publish; // batches out, confirms in
 mod stuck; // tenants whose events are put off
 pub mod topology; // exchanges and queues, declared in this one place

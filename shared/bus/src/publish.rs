@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     connection::{ANSWER_WITHIN, Dialer, Link, follow},
     message::{EventItem, VERSION, VERSION_HEADER},
+    metrics::{METRICS, Unconfirmed},
     topology,
 };
 
@@ -122,6 +123,7 @@ struct Item {
     weight: usize,
     done: Done,
     _room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    _counted: Unconfirmed,
 }
 
 /// Publishes for everyone in this process, over one connection.
@@ -188,7 +190,7 @@ impl Publisher {
         let count = self.count_room.clone().acquire_owned().await.map_err(|_| PublishError::Lost)?;
         let room = self.byte_room.clone().acquire_many_owned(bytes).await.map_err(|_| PublishError::Lost)?;
         let (done, confirmed) = oneshot::channel();
-        let item = Item { route, body, weight, done, _room: (count, room) };
+        let item = Item { route, body, weight, done, _room: (count, room), _counted: Unconfirmed::one() };
         self.items.send(item).await.map_err(|_| PublishError::Lost)?;
         confirmed.await.unwrap_or(Err(PublishError::Lost))
     }
@@ -265,7 +267,7 @@ impl Outbox {
         loop {
             let current = match connection.take() {
                 Some(current) => current,
-                None => match self.dialer.dial("publish").await {
+                None => match self.dialer.dial_again("publish").await {
                     Some(current) => current,
                     None => return, // what waits is told so: its senders are dropped
                 },
@@ -279,6 +281,7 @@ impl Outbox {
             };
             match timeout(ANSWER_WITHIN, opened).await {
                 Ok(Ok(channel)) => {
+                    METRICS.blocked.set(0); // a new connection is told anew
                     self.link.send_replace(Link::Up);
                     let ended = self.publish_over(&channel, &gone).await;
                     self.link.send_replace(Link::Away);
@@ -380,6 +383,7 @@ async fn publish(channel: Channel, route: Route, mut items: Vec<Item>) -> Confir
         Some(Body::Whole(whole)) => std::mem::take(whole.as_mut()),
         _ => (join(&items), batch_properties()),
     };
+    let begun = Instant::now();
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
     let confirmed = async {
         let publish = channel.basic_publish(name(&route.exchange), name(&route.key), options, &body, properties);
@@ -396,6 +400,7 @@ async fn publish(channel: Channel, route: Route, mut items: Vec<Item>) -> Confir
             Err(PublishError::Lost)
         }
     };
+    METRICS.published(&route.exchange, result, begun.elapsed());
     (route, items, result)
 }
 

@@ -73,6 +73,12 @@ pub fn tier(ms: u64) -> String {
     format!("fanfare.tier.{ms}")
 }
 
+/// Every queue there is.
+pub(crate) fn queues() -> impl Iterator<Item = String> {
+    let named = [INGEST, REJECTED, DELIVERIES, OUTCOMES, DUE, JOBS, NOTICES, PROBES, DEAD];
+    named.into_iter().map(str::to_owned).chain(events_queues()).chain(TIERS_MS.map(tier))
+}
+
 /// Why the broker's objects could not be declared.
 #[derive(Debug, thiserror::Error)]
 pub enum TopologyError {

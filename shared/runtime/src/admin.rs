@@ -12,7 +12,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use prometheus::{Encoder, IntGaugeVec, Opts, Registry, TextEncoder};
+use fanfare_metrics::{Gauges, gauges};
+use prometheus::{Encoder, TextEncoder};
 use tokio::net::TcpListener;
 
 /// What a process is about.
@@ -30,7 +31,8 @@ pub enum Phase {
 #[derive(Clone)]
 pub struct Health {
     state: Arc<Mutex<State_>>,
-    up: IntGaugeVec,
+    up: Gauges<2>,
+    ready: Gauges<1>,
     service: &'static str,
 }
 
@@ -40,22 +42,27 @@ struct State_ {
 }
 
 impl Health {
-    pub(crate) fn new(service: &'static str, registry: &Registry) -> anyhow::Result<Self> {
-        let opts = Opts::new("fanfare_dependency_up", "Whether a dependency answers: 1 or 0.");
-        let up = IntGaugeVec::new(opts, &["service", "dependency"])?;
-        registry.register(Box::new(up.clone()))?;
+    pub(crate) fn new(service: &'static str) -> Self {
+        let up = gauges(
+            "fanfare_dependency_up",
+            "Whether a dependency answers: 1 or 0.",
+            ["service", "dependency"],
+            [[service, "amqp"], [service, "redis"]],
+        );
+        let ready = gauges("fanfare_ready", "Whether the process takes work: 1 or 0.", ["service"], [[service]]);
         let state = State_ { phase: Phase::Starting, dependencies: Vec::new() };
-        Ok(Self { state: Arc::new(Mutex::new(state)), up, service })
+        Self { state: Arc::new(Mutex::new(state)), up, ready, service }
     }
 
     /// The process enters a phase.
     pub fn enter(&self, phase: Phase) {
+        self.ready.set([self.service], if phase == Phase::Ready { 1.0 } else { 0.0 });
         self.lock().phase = phase;
     }
 
     /// A dependency (`amqp`, `redis`, `log`) is there, or away.
     pub fn dependency(&self, name: &'static str, up: bool) {
-        self.up.with_label_values(&[self.service, name]).set(i64::from(up));
+        self.up.set([self.service, name], if up { 1.0 } else { 0.0 });
         let mut state = self.lock();
         match state.dependencies.iter_mut().find(|(known, _)| *known == name) {
             Some(entry) => entry.1 = up,
@@ -84,12 +91,6 @@ impl Health {
     }
 }
 
-#[derive(Clone)]
-struct Admin {
-    health: Health,
-    registry: Registry,
-}
-
 /// Listens on the admin port.
 pub(crate) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
@@ -98,26 +99,24 @@ pub(crate) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Answers probes and scrapes for as long as the process lives.
-pub(crate) async fn serve(listener: TcpListener, health: Health, registry: Registry) {
+pub(crate) async fn serve(listener: TcpListener, health: Health) {
     let routes = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state(Admin { health, registry });
+        .with_state(health);
     if let Err(error) = axum::serve(listener, routes).await {
         tracing::error!(%error, "the admin port is closed");
     }
 }
 
-async fn readyz(State(admin): State<Admin>, RawQuery(query): RawQuery) -> impl IntoResponse {
-    admin
-        .health
-        .readiness(query.is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("verbose"))))
+async fn readyz(State(health): State<Health>, RawQuery(query): RawQuery) -> impl IntoResponse {
+    health.readiness(query.is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("verbose"))))
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
+async fn metrics() -> Response {
     let mut body = Vec::new();
-    match TextEncoder::new().encode(&admin.registry.gather(), &mut body) {
+    match TextEncoder::new().encode(&fanfare_metrics::registry().gather(), &mut body) {
         Ok(()) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], body).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

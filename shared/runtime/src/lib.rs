@@ -2,6 +2,7 @@
 mod admin; // /livez, /readyz, /metrics
 mod clock; // the time, for what is recorded
 mod fail_point; // where a test can stop a process dead
+mod http_metrics; // requests, counted and timed
 mod problem; // what a client gets instead of an answer
 mod settings; // defaults, a TOML file, the environment
 mod tasks; // start, run, drain, end
@@ -9,6 +10,7 @@ mod tasks; // start, run, drain, end
 pub use admin::{Health, Phase};
 pub use clock::now_ms;
 pub use fail_point::fail_point;
+pub use http_metrics::HttpMetrics;
 pub use problem::Problem;
 pub use settings::{
     AdminSettings, AmqpSection, ApiSettings, CatalogSettings, DispatcherSettings, IngestSettings, LogSettings,

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, future::Future, io::IsTerminal, time::Duration};
 
 use anyhow::Context;
-use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
+use fanfare_metrics::{gauge, gauges};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -24,7 +24,6 @@ pub struct Tasks {
     stop: CancellationToken,
     grace: Duration,
     health: Health,
-    registry: Registry,
 }
 
 /// Sets up telemetry, signals and the admin port, which answers while the rest still waits for its dependencies.
@@ -35,21 +34,10 @@ pub async fn start(service: Service, settings: &Settings) -> anyhow::Result<Task
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         anyhow::bail!("a TLS provider is installed already");
     }
-    let registry = Registry::new();
-    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-    let build = IntGaugeVec::new(
-        Opts::new("fanfare_build_info", "The build that runs: always 1."),
-        &["service", "version", "revision"],
-    )?;
-    build
-        .with_label_values(&[
-            service.name(),
-            env!("CARGO_PKG_VERSION"),
-            option_env!("FANFARE_REVISION").unwrap_or("unknown"),
-        ])
-        .set(1);
-    registry.register(Box::new(build))?;
-    let health = Health::new(service.name(), &registry)?;
+    let revision = option_env!("FANFARE_REVISION").unwrap_or("unknown");
+    gauges("fanfare_build_info", "The build that runs: always 1.", ["service", "version", "revision"], [])
+        .set([service.name(), env!("CARGO_PKG_VERSION"), revision], 1.0);
+    let health = Health::new(service.name());
     let stop = CancellationToken::new();
     let mut signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (signalled, draining) = (stop.clone(), health.clone());
@@ -63,8 +51,8 @@ pub async fn start(service: Service, settings: &Settings) -> anyhow::Result<Task
         signalled.cancel();
     });
     let listener = admin::listen(settings.admin_listen(service)).await?;
-    tokio::spawn(admin::serve(listener, health.clone(), registry.clone()));
-    Ok(Tasks { tasks: JoinSet::new(), names: HashMap::new(), stop, grace: settings.shutdown.grace.0, health, registry })
+    tokio::spawn(admin::serve(listener, health.clone()));
+    Ok(Tasks { tasks: JoinSet::new(), names: HashMap::new(), stop, grace: settings.shutdown.grace.0, health })
 }
 
 impl Tasks {
@@ -76,11 +64,6 @@ impl Tasks {
     /// For telling how the process is.
     pub fn health(&self) -> Health {
         self.health.clone()
-    }
-
-    /// Where metrics are registered.
-    pub fn registry(&self) -> &Registry {
-        &self.registry
     }
 
     /// Tells probes and metrics how a dependency stands, for as long as it can be watched.
@@ -103,12 +86,11 @@ impl Tasks {
     }
 
     /// Shows how many stored tenants, webhooks and keys cannot be read, for as long as that can be watched.
-    pub fn watch_unreadable(&self, mut watched: watch::Receiver<usize>) -> anyhow::Result<()> {
-        let gauge = IntGauge::new(
+    pub fn watch_unreadable(&self, mut watched: watch::Receiver<usize>) {
+        let gauge = gauge(
             "fanfare_configuration_unreadable",
             "Stored tenants, webhooks and keys that this version cannot read: the log names them.",
-        )?;
-        self.registry.register(Box::new(gauge.clone()))?;
+        );
         tokio::spawn(async move {
             loop {
                 gauge.set(i64::try_from(*watched.borrow_and_update()).unwrap_or(i64::MAX));
@@ -117,7 +99,6 @@ impl Tasks {
                 }
             }
         });
-        Ok(())
     }
 
     /// Runs a task that ends when `stop` is cancelled, or with what the whole process cannot go on without.

@@ -17,6 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::METRICS;
 use crate::redis_link::{Redis, StoreError, prefix};
 
 /// The mark that is set with the first tenant: a Redis without it, or with another, is not the one we knew.
@@ -184,6 +185,7 @@ pub struct Configuration {
     redis: Redis,
     in_force: Arc<RwLock<InForce>>,
     lost: Arc<watch::Sender<bool>>,
+    up: Arc<watch::Sender<bool>>,
     unreadable: Arc<watch::Sender<usize>>,
     /// The last change that is in force here.
     followed: Arc<watch::Sender<String>>,
@@ -204,6 +206,7 @@ impl Configuration {
             redis: redis.clone(),
             in_force: Arc::default(),
             lost: Arc::new(watch::channel(false).0),
+            up: Arc::new(watch::channel(true).0),
             unreadable: Arc::new(watch::channel(0).0),
             followed: Arc::new(watch::channel("0-0".to_owned()).0),
             told: Arc::default(),
@@ -226,6 +229,11 @@ impl Configuration {
             }
         });
         Some(configuration)
+    }
+
+    /// Whether Redis answers whoever follows the configuration.
+    pub fn up(&self) -> watch::Receiver<bool> {
+        self.up.subscribe()
     }
 
     /// Whether Redis came back without what we knew: nothing may be accepted or decided.
@@ -482,15 +490,19 @@ impl Configuration {
     }
 
     async fn follow(&self, mut known: Known) {
+        let mut away_since = None;
         loop {
-            if let Err(error) = self.follow_once(&mut known).await {
+            if let Err(error) = self.follow_once(&mut known, &mut away_since).await {
                 tracing::warn!(%error, "cannot follow the configuration: trying again");
+                let since = *away_since.get_or_insert_with(Instant::now);
+                self.up.send_replace(false);
+                METRICS.config_lag.set(since.elapsed().as_secs_f64());
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
         }
     }
 
-    async fn follow_once(&self, known: &mut Known) -> Result<(), StoreError> {
+    async fn follow_once(&self, known: &mut Known, away_since: &mut Option<Instant>) -> Result<(), StoreError> {
         let mut connection = self.redis.patient().await?;
         loop {
             self.redis.look_for_replica().await?;
@@ -499,6 +511,10 @@ impl Configuration {
                 known.generation.clone_from(&generation);
             }
             let lost = generation != known.generation;
+            *away_since = None;
+            METRICS.lost.set(i64::from(lost));
+            self.up.send_replace(!lost);
+            METRICS.config_lag.set(0.0);
             if self.lost.send_replace(lost) != lost {
                 tracing::error!(lost, "whether Redis has lost what we knew: delete nothing, restore it");
             }

@@ -125,8 +125,8 @@ impl Deliveries {
     /// Over `redis`: a claim holds for `lease`, or until its dispatcher is seen to be dead; a webhook without a cap of its own
     /// has `default_cap`. `life` is the claiming dispatcher's; who claims nothing has none.
     pub fn new(redis: &Redis, lease: Duration, default_cap: u32, retention: Span, life: Option<Life>) -> Self {
-        let start = |body, common, answers| {
-            let script = Script::new(body);
+        let start = |name, body, common, answers| {
+            let script = Script::named(name, body);
             Batched::start(redis.clone(), Shape { script, common, changing: None, leading: 0, answers })
         };
         let retention = retention.as_millis().to_string();
@@ -137,15 +137,15 @@ impl Deliveries {
             claim: Batched::start(
                 redis.clone(),
                 Shape {
-                    script: Script::new(include_str!("scripts/claim.lua")),
+                    script: Script::named("claim", include_str!("scripts/claim.lua")),
                     common: claim,
                     changing: Some(Box::new(move || life.as_ref().map_or_else(|| "*".to_owned(), Life::living))),
                     leading: 0,
                     answers: 1,
                 },
             ),
-            complete: start(include_str!("scripts/complete.lua"), vec![retention], 1),
-            scheduled: start(include_str!("scripts/scheduled.lua"), Vec::new(), 0),
+            complete: start("complete", include_str!("scripts/complete.lua"), vec![retention], 1),
+            scheduled: start("scheduled", include_str!("scripts/scheduled.lua"), Vec::new(), 0),
         }
     }
 

@@ -59,15 +59,24 @@ pub struct Events {
 impl Events {
     /// Over `redis`: events are taken once per `window`, and kept for `retention` after their last delivery has ended.
     pub fn new(redis: &Redis, window: Span, retention: Span) -> Self {
-        let start = |body, common, leading, answers| {
-            Batched::start(redis.clone(), Shape { script: Script::new(body), common, changing: None, leading, answers })
+        let start = |name, body, common, leading, answers| {
+            Batched::start(
+                redis.clone(),
+                Shape { script: Script::named(name, body), common, changing: None, leading, answers },
+            )
         };
         let accept = vec![ACCEPT_LEASE_MS.to_string(), window.as_millis().to_string()];
         Self {
-            accept: start(include_str!("scripts/accept.lua"), accept, 1, 2),
-            accepted: start(include_str!("scripts/accepted.lua"), Vec::new(), 0, 0),
-            release: start(include_str!("scripts/release.lua"), Vec::new(), 0, 0),
-            matched: start(include_str!("scripts/matched.lua"), vec![retention.as_millis().to_string()], 0, 2),
+            accept: start("accept", include_str!("scripts/accept.lua"), accept, 1, 2),
+            accepted: start("accepted", include_str!("scripts/accepted.lua"), Vec::new(), 0, 0),
+            release: start("other", include_str!("scripts/release.lua"), Vec::new(), 0, 0),
+            matched: start(
+                "matched",
+                include_str!("scripts/matched.lua"),
+                vec![retention.as_millis().to_string()],
+                0,
+                2,
+            ),
         }
     }
 

@@ -278,6 +278,13 @@ pub(crate) async fn announce(redis: &Redis, tenant: &TenantId, job: &JobId, now_
     put(redis, tenant, job, now_ms + MAKING_MS).await
 }
 
+/// The keys of jobs that are not over, so many at most.
+pub(crate) async fn open_keys(redis: &Redis, most: usize) -> Result<Vec<String>, StoreError> {
+    let members: Vec<String> = redis.run(redis::cmd("ZRANGE").arg(INDEX).arg(0).arg(most)).await?;
+    let parsed = members.iter().filter_map(|member| parse_member(member));
+    Ok(parsed.map(|(tenant, job)| format!("{}:job:{job}", prefix(tenant.as_str()))).collect())
+}
+
 pub(crate) async fn strike_off(redis: &Redis, tenant: &TenantId, job: &JobId) -> Result<(), StoreError> {
     redis.run::<()>(redis::cmd("ZREM").arg(INDEX).arg(member(tenant, job))).await
 }

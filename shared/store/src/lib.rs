@@ -9,11 +9,13 @@ mod events; // claim an event, decide its matches
 mod jobs; // work on many deliveries, in steps
 mod life; // which dispatchers live
 mod log; // what happened, for people
+mod metrics; // what is counted of Redis
 mod notices; // one mail an hour per webhook and kind
 mod pool; // connections for what is no script
 mod redis_link; // connections, scripts, errors
 mod seal; // secrets at rest
 mod servers; // one server, Sentinel or a cluster, by the URL
+mod standing; // how everything stands, for gauges
 mod tenants; // what the management API writes
 
 pub use catalogs::CatalogTexts;
@@ -29,4 +31,5 @@ pub use notices::{MailClaim, Notices};
 pub use redis_link::{Redis, StoreError, while_away};
 pub use seal::{SealError, Sealer};
 pub use servers::RedisSettings;
+pub use standing::{Standing, TenantStanding};
 pub use tenants::{Acted, Saved, Tenants};

@@ -11,10 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fanfare_metrics::Histogram;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, Value};
 use tokio::sync::Mutex;
 
 use crate::{
+    metrics::METRICS,
     pool::{Lent, Pool},
     servers::{Connection, RedisSettings, Servers},
 };
@@ -45,7 +47,7 @@ pub enum StoreError {
 impl From<RedisError> for StoreError {
     fn from(error: RedisError) -> Self {
         let text = error.to_string();
-        match error.code() {
+        let error = match error.code() {
             Some("LOST") => Self::Lost,
             // A script's own mistake, or a key of another type.
             Some("WRONGTYPE") => Self::Odd(text),
@@ -53,7 +55,9 @@ impl From<RedisError> for StoreError {
             _ if text.contains("LOST") => Self::Lost,
             _ if text.contains("WRONGTYPE") => Self::Odd(text), // within a transaction
             _ => Self::Away(text),
-        }
+        };
+        METRICS.failed(&error);
+        error
     }
 }
 
@@ -251,7 +255,9 @@ impl Redis {
         calls: &[Cmd],
     ) -> Result<Vec<Result<Value, RedisError>>, StoreError> {
         let (number, mut connection) = self.scripts.connection(&self.servers).await?;
+        let asked = Instant::now();
         let answers = self.scripts_over(&mut connection, script, calls).await;
+        script.took.observe(asked.elapsed().as_secs_f64());
         let broken = match &answers {
             Ok(answers) => answers.iter().any(|answer| answer.as_ref().is_err_and(breaks)),
             Err(error) => breaks(error),
@@ -316,13 +322,20 @@ fn field<'i>(info: &'i str, name: &str) -> Option<&'i str> {
 pub(crate) struct Script {
     text: String,
     sha: String,
+    took: Histogram,
 }
 
 impl Script {
+    /// A script off the hot path.
     pub(crate) fn new(body: &str) -> Self {
+        Self::named("other", body)
+    }
+
+    /// A script whose calls are timed under its own name.
+    pub(crate) fn named(name: &str, body: &str) -> Self {
         let text = format!("{}\n{body}", include_str!("scripts/prelude.lua"));
         let sha = redis::Script::new(&text).get_hash().to_owned();
-        Self { text, sha }
+        Self { text, sha, took: METRICS.calls.with_label_values(&[name]) }
     }
 
     /// A call of it for one tenant.

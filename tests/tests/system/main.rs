@@ -14,6 +14,7 @@ mod held; // what a webhook that gets no deliveries holds
 mod input; // what bad input gets
 mod languages; // publishers and receivers in Python
 mod management; // the management API by a document's own commands
+mod metrics; // what the services say of themselves
 mod notices; // mails and operational events
 mod products; // the five products, request by request
 mod records; // the one form of a delivery's record

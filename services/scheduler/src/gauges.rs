@@ -1,0 +1,182 @@
+//! Gauges of how everything stands, shown by one scheduler at a time (operations.md, Metrics): who asks for them takes the
+//! largest of all schedulers. Read every few seconds, in bounded steps.
+
+use std::{collections::HashMap, time::Duration};
+
+use fanfare_bus::{Bus, topology};
+use fanfare_domain::TenantId;
+use fanfare_metrics::{Gauge, Gauges, gauges, seconds};
+use fanfare_store::{Configuration, Standing, TenantStanding};
+use tokio_util::sync::CancellationToken;
+
+/// How often all is read.
+const EVERY: Duration = Duration::from_secs(10);
+/// How long another waits before it takes over.
+const LEASE: Duration = Duration::from_secs(30);
+/// Tenants that are read anew each time; of the others stands what was read before.
+const TENANTS_AT_ONCE: usize = 500;
+
+const STATES: [[&str; 1]; 6] = [["created"], ["pending"], ["held"], ["delivered"], ["failed"], ["cancelled"]];
+const QUEUES: [[&str; 1]; 11] = [
+    [topology::INGEST],
+    [topology::REJECTED],
+    [topology::EVENTS],
+    [topology::DELIVERIES],
+    [topology::OUTCOMES],
+    [topology::DUE],
+    [topology::JOBS],
+    [topology::NOTICES],
+    [topology::PROBES],
+    [topology::DEAD],
+    ["fanfare.tier"],
+];
+
+/// The gauges, and what they are read from.
+pub(crate) struct Standings {
+    pub(crate) bus: Bus,
+    pub(crate) configuration: Configuration,
+    pub(crate) standing: Standing,
+    pub(crate) shown: Shown,
+}
+
+/// The gauges.
+pub(crate) struct Shown {
+    ledger: Gauges<1>,
+    imbalance: Gauge,
+    pending: Gauges<1>,
+    unfanned: Gauge,
+    depth: Gauges<1>,
+    webhooks: Gauges<1>,
+    jobs: Gauges<2>,
+}
+
+impl Shown {
+    pub(crate) fn declare() -> Self {
+        Self {
+            ledger: gauges(
+                "fanfare_ledger_deliveries",
+                "Deliveries by state, as the ledgers have them.",
+                ["state"],
+                STATES,
+            ),
+            imbalance: seconds(
+                "fanfare_ledger_imbalance",
+                "Deliveries made that have no state, or states without a delivery, over all tenants: 0 is right.",
+            ),
+            pending: gauges(
+                "fanfare_oldest_pending_seconds",
+                "How long the oldest delivery waits: due and only for us, for its retry, for room at its webhook, held.",
+                ["reason"],
+                [["due"], ["retry"], ["limit"], ["held"]],
+            ),
+            unfanned: seconds(
+                "fanfare_oldest_unfanned_seconds",
+                "The age of the oldest event that is accepted and not fanned out.",
+            ),
+            depth: gauges(
+                "fanfare_queue_depth",
+                "Messages ready in queues; those of events, and tiers, as one.",
+                ["queue"],
+                QUEUES,
+            ),
+            webhooks: gauges("fanfare_webhooks", "Webhooks by state.", ["state"], [["active"], ["off"], ["disabled"]]),
+            jobs: gauges(
+                "fanfare_jobs",
+                "Jobs that are not over.",
+                ["kind", "state"],
+                [["resume", "open"], ["cancel", "open"]],
+            ),
+        }
+    }
+
+    /// All at 0: another shows them.
+    fn rest(&self) {
+        self.show(&HashMap::new());
+        QUEUES.iter().for_each(|queue| self.depth.set(*queue, 0.0));
+        self.show_webhooks([0, 0, 0]);
+        self.show_jobs(&[]);
+    }
+
+    fn show(&self, known: &HashMap<TenantId, TenantStanding>) {
+        let sum = |of: fn(&TenantStanding) -> i64| known.values().map(of).sum::<i64>() as f64;
+        let most = |of: fn(&TenantStanding) -> Duration| known.values().map(of).max().unwrap_or_default().as_secs_f64();
+        self.ledger.set(["created"], sum(|of| of.created));
+        self.ledger.set(["pending"], sum(|of| of.pending));
+        self.ledger.set(["held"], sum(|of| of.held));
+        self.ledger.set(["delivered"], sum(|of| of.delivered));
+        self.ledger.set(["failed"], sum(|of| of.failed));
+        self.ledger.set(["cancelled"], sum(|of| of.cancelled));
+        self.imbalance.set(sum(|of| of.imbalance().abs()));
+        self.unfanned.set(most(|of| of.unfanned));
+        self.pending.set(["due"], most(|of| of.due));
+        self.pending.set(["retry"], most(|of| of.retry));
+        self.pending.set(["limit"], most(|of| of.limit));
+        self.pending.set(["held"], most(|of| of.oldest_held));
+    }
+
+    fn show_webhooks(&self, [active, off, disabled]: [u32; 3]) {
+        self.webhooks.set(["active"], f64::from(active));
+        self.webhooks.set(["off"], f64::from(off));
+        self.webhooks.set(["disabled"], f64::from(disabled));
+    }
+
+    fn show_jobs(&self, kinds: &[String]) {
+        for kind in ["resume", "cancel"] {
+            self.jobs.set([kind, "open"], kinds.iter().filter(|known| *known == kind).count() as f64);
+        }
+    }
+}
+
+impl Standings {
+    /// Reads and shows until `stop`, while no other scheduler does.
+    pub(crate) async fn keep(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let (mut known, mut next) = (HashMap::new(), 0);
+        while !stop.is_cancelled() {
+            match self.standing.leads(LEASE).await {
+                Ok(true) => self.read(&mut known, &mut next).await,
+                Ok(false) => {
+                    known.clear();
+                    self.shown.rest();
+                }
+                Err(error) => tracing::warn!(%error, "how everything stands is not known"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(EVERY) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(&self, known: &mut HashMap<TenantId, TenantStanding>, next: &mut usize) {
+        let tenants = self.configuration.tenants();
+        known.retain(|id, _| self.configuration.tenant(id).is_some());
+        for at in 0..tenants.len().min(TENANTS_AT_ONCE) {
+            let id = &tenants[(*next + at) % tenants.len()].tenant.id;
+            match self.standing.of(id).await {
+                Ok(standing) => drop(known.insert(id.clone(), standing)),
+                Err(error) => return tracing::warn!(tenant = %id, %error, "how a tenant stands is not known"),
+            }
+        }
+        *next = next.wrapping_add(TENANTS_AT_ONCE);
+        self.shown.show(known);
+        let mut webhooks = [0; 3];
+        for stored in tenants.iter().flat_map(|config| config.webhooks.values()) {
+            let webhook = &stored.webhook;
+            webhooks[if webhook.disabled.is_some() { 2 } else { usize::from(!webhook.active) }] += 1;
+        }
+        self.shown.show_webhooks(webhooks);
+        match self.standing.open_jobs().await {
+            Ok(kinds) => self.shown.show_jobs(&kinds),
+            Err(error) => tracing::warn!(%error, "how many jobs are open is not known"),
+        }
+        if let Some(depths) = self.bus.depths().await {
+            for [queue] in QUEUES {
+                let of =
+                    |name: &str| name == queue || name.strip_prefix(queue).is_some_and(|rest| rest.starts_with('.'));
+                let depth: u32 = depths.iter().filter(|(name, _)| of(name)).map(|(_, ready)| *ready).sum();
+                self.shown.depth.set([queue], f64::from(depth));
+            }
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! What the services say of themselves: every metric is there with its closed labels, moves as it should, and is read by a
+//! real Prometheus, whose alerts and panels all have an answer.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use fanfare_local::{Answer, Process, Publisher, Receiver, Service, free_port};
+use serde_json::Value;
+
+use crate::fanfare::{Fanfare, PATIENCE, order, requests, story};
+
+/// The series of every pod that Prometheus may keep.
+const SERIES: usize = 500;
+
+/// What each service shows beside what all show.
+const ALL: &[(&str, &str)] = &[
+    ("fanfare_build_info", "revision service version"),
+    ("fanfare_ready", "service"),
+    ("fanfare_dependency_up", "dependency service"),
+    ("fanfare_store_lost", ""),
+    ("fanfare_config_lag_seconds", ""),
+    ("fanfare_configuration_unreadable", ""),
+    ("fanfare_poison_total", ""),
+    ("fanfare_amqp_blocked", ""),
+    ("fanfare_amqp_unconfirmed", ""),
+    ("fanfare_amqp_reconnects_total", ""),
+    ("fanfare_amqp_publishes_total", "exchange result"),
+    ("fanfare_amqp_confirm_duration_seconds", ""),
+    ("fanfare_redis_errors_total", "kind"),
+    ("process_cpu_seconds_total", ""),
+    ("process_resident_memory_bytes", ""),
+];
+const HTTP: &[(&str, &str)] = &[
+    ("fanfare_http_requests_total", "code method route service"),
+    ("fanfare_http_request_duration_seconds", "route service"),
+];
+const CONSUMERS: &[(&str, &str)] =
+    &[("fanfare_amqp_messages_total", "queue redelivered"), ("fanfare_redis_call_duration_seconds", "script")];
+
+fn own(service: Service) -> Vec<(&'static str, &'static str)> {
+    let more: &[&[(&str, &str)]] = match service {
+        Service::Ingest => &[
+            HTTP,
+            CONSUMERS,
+            &[
+                ("fanfare_events_accepted_total", "source"),
+                ("fanfare_events_duplicate_total", "source"),
+                ("fanfare_events_rejected_total", "reason"),
+                ("fanfare_event_size_bytes", ""),
+                ("fanfare_events_put_off_total", ""),
+                ("fanfare_rejects_dropped_total", ""),
+            ],
+        ],
+        Service::Api => &[HTTP],
+        Service::Fanout => &[
+            CONSUMERS,
+            &[
+                ("fanfare_amqp_batch_items", "queue"),
+                ("fanfare_events_fanned_out_total", "matched"),
+                ("fanfare_deliveries_created_total", ""),
+                ("fanfare_fanout_duration_seconds", ""),
+            ],
+        ],
+        Service::Dispatcher => &[
+            CONSUMERS,
+            &[
+                ("fanfare_amqp_batch_items", "queue"),
+                ("fanfare_attempts_total", "outcome status_class"),
+                ("fanfare_attempt_duration_seconds", ""),
+                ("fanfare_first_attempt_delay_seconds", ""),
+                ("fanfare_retry_lateness_seconds", ""),
+                ("fanfare_delivery_latency_seconds", ""),
+                ("fanfare_deliveries_in_flight", ""),
+                ("fanfare_deliveries_in_flight_limit", ""),
+                ("fanfare_claims_total", "result"),
+                ("fanfare_deliveries_diverted_total", "reason"),
+                ("fanfare_redelivered_attempts_total", ""),
+                ("fanfare_deliveries_total", "outcome"),
+            ],
+        ],
+        Service::Scheduler => &[
+            CONSUMERS,
+            &[
+                ("fanfare_retries_scheduled_total", "tier"),
+                ("fanfare_notices_total", "result"),
+                ("fanfare_webhooks_disabled_total", "reason"),
+                ("fanfare_ledger_deliveries", "state"),
+                ("fanfare_ledger_imbalance", ""),
+                ("fanfare_oldest_pending_seconds", "reason"),
+                ("fanfare_oldest_unfanned_seconds", ""),
+                ("fanfare_queue_depth", "queue"),
+                ("fanfare_webhooks", "state"),
+                ("fanfare_jobs", "kind state"),
+            ],
+        ],
+    };
+    [ALL].iter().chain(more).flat_map(|list| list.iter().copied()).collect()
+}
+
+/// Samples of a text as Prometheus reads it: the family, its labels but for a bucket's, and the value.
+struct Samples(Vec<(String, BTreeMap<String, String>, f64)>);
+
+impl Samples {
+    fn parse(text: &str) -> Result<Self> {
+        let mut histograms = BTreeSet::new();
+        let mut samples = Vec::new();
+        for line in text.lines() {
+            if let Some(kind) = line.strip_prefix("# TYPE ") {
+                histograms.extend(kind.strip_suffix(" histogram").map(str::to_owned));
+            }
+            if line.starts_with('#') || line.is_empty() {
+                continue;
+            }
+            let (series, value) = line.rsplit_once(' ').context("a sample has a value")?;
+            let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+            let mut family = name;
+            for suffix in ["_bucket", "_sum", "_count"] {
+                let base = name.strip_suffix(suffix).unwrap_or_default();
+                if histograms.contains(base) {
+                    family = base;
+                }
+            }
+            let labels = labels.trim_end_matches('}').split("\",").filter(|label| !label.is_empty());
+            let labels = labels.filter_map(|label| label.split_once("=\"")).filter(|(name, _)| *name != "le");
+            let labels =
+                labels.map(|(name, value)| (name.to_owned(), value.trim_end_matches('"').to_owned())).collect();
+            samples.push((family.to_owned(), labels, value.parse()?));
+        }
+        Ok(Self(samples))
+    }
+
+    fn labels(&self, family: &str) -> Option<BTreeSet<&str>> {
+        let (_, labels, _) = self.0.iter().find(|(name, ..)| name == family)?;
+        Some(labels.keys().map(String::as_str).collect())
+    }
+
+    /// The one series of a counter or gauge.
+    fn value(&self, family: &str, labels: &[(&str, &str)]) -> Result<f64> {
+        let is = |of: &BTreeMap<String, String>| {
+            labels.iter().all(|(name, value)| of.get(*name).is_some_and(|known| known == value))
+        };
+        let found: Vec<f64> =
+            self.0.iter().filter(|(name, of, _)| name == family && is(of)).map(|(.., value)| *value).collect();
+        ensure!(!found.is_empty(), "there is no {family} with {labels:?}");
+        Ok(found.iter().sum())
+    }
+}
+
+fn promtool(arguments: &[&str], input: &str) -> Result<()> {
+    let mut command = Command::new("promtool");
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = command.spawn().context("promtool is not installed: deploy/local/install")?;
+    running.stdin.take().context("a pipe")?.write_all(input.as_bytes())?;
+    let ended = running.wait_with_output()?;
+    let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    ensure!(ended.status.success() && said.trim().is_empty(), "promtool {arguments:?}: {said}");
+    Ok(())
+}
+
+async fn samples(fanfare: &Fanfare, service: Service) -> Result<Samples> {
+    Samples::parse(&fanfare.services.get(service).metrics().await?)
+}
+
+/// Waits until this holds of a service's metrics.
+async fn until(fanfare: &Fanfare, service: Service, holds: impl Fn(&Samples) -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now = samples(fanfare, service).await?;
+        if holds(&now)? {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("{service:?}'s metrics never became what they should: {:?}", now.0);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[test]
+fn every_metric_is_there_from_the_start_and_counts_what_was_published() {
+    story(async {
+        let mut fanfare = Fanfare::start_with(&[("FANFARE_SCHEDULER__SPEED", "100")]).await?;
+        for service in Service::ALL {
+            let text = fanfare.services.get(service).metrics().await?;
+            promtool(&["check", "metrics"], &text)?;
+            let now = Samples::parse(&text)?;
+            for (family, labels) in own(service) {
+                let found = now.labels(family).with_context(|| format!("{service:?} lacks {family}"))?;
+                let found: Vec<&str> = found.into_iter().collect();
+                ensure!(found.join(" ") == labels, "{service:?}: {family} has {found:?}, not {labels:?}");
+            }
+            assert_eq!(now.value("fanfare_ready", &[("service", service.name())])?, 1.0);
+            assert_eq!(now.value("fanfare_dependency_up", &[])?, 2.0, "{service:?}");
+        }
+        let tenant = fanfare.tenant("acme").await?;
+        let (good, bad) = (Receiver::start().await?, Receiver::start().await?);
+        bad.answer_in_turn([Answer::status(500), Answer::status(200)]);
+        tenant.webhook(&good, "order.paid").await?;
+        tenant.webhook(&bad, "order.bad").await?;
+        for total in 0..40 {
+            tenant.client.publish(&order("order.paid", total)).await?;
+        }
+        let twice = order("order.paid", 40);
+        tenant.client.publish(&twice).await?;
+        tenant.client.offer(&twice).await?;
+        tenant.client.publish(&order("order.bad", 41)).await?;
+        tenant.client.publish(&order("nobody.wants", 42)).await?;
+        Publisher::connect(&fanfare.amqp_url).await?.publish(&tenant.id, &order("order.paid", 43)).await?;
+        assert_eq!(tenant.client.post_events(&[("content-type", "application/json")], "{").await?.status, 400);
+        requests(&good, 42).await?;
+        requests(&bad, 2).await?;
+
+        let is = |family: &'static str, labels: &'static [(&'static str, &'static str)], value: f64| {
+            move |now: &Samples| Ok(now.value(family, labels)? == value)
+        };
+        let (ingest, dispatcher) = (Service::Ingest, Service::Dispatcher);
+        until(&fanfare, ingest, is("fanfare_events_accepted_total", &[("source", "http")], 43.0)).await?;
+        until(&fanfare, ingest, is("fanfare_events_accepted_total", &[("source", "amqp")], 1.0)).await?;
+        until(&fanfare, ingest, is("fanfare_events_duplicate_total", &[("source", "http")], 1.0)).await?;
+        until(&fanfare, ingest, is("fanfare_events_rejected_total", &[("reason", "invalid")], 1.0)).await?;
+        until(&fanfare, ingest, is("fanfare_http_requests_total", &[("code", "202")], 44.0)).await?;
+        until(&fanfare, Service::Fanout, is("fanfare_events_fanned_out_total", &[("matched", "true")], 43.0)).await?;
+        until(&fanfare, Service::Fanout, is("fanfare_events_fanned_out_total", &[("matched", "false")], 1.0)).await?;
+        until(&fanfare, Service::Fanout, is("fanfare_deliveries_created_total", &[], 43.0)).await?;
+        until(&fanfare, dispatcher, is("fanfare_attempts_total", &[("outcome", "success")], 43.0)).await?;
+        until(&fanfare, dispatcher, is("fanfare_attempts_total", &[("status_class", "5xx")], 1.0)).await?;
+        until(&fanfare, dispatcher, is("fanfare_deliveries_total", &[("outcome", "delivered")], 43.0)).await?;
+        until(&fanfare, dispatcher, is("fanfare_deliveries_in_flight", &[], 0.0)).await?;
+        let counted = |family: &'static str, value: f64| {
+            move |now: &Samples| {
+                let mut buckets_sum_and_count = now.0.iter().filter(|(name, ..)| name == family);
+                Ok(buckets_sum_and_count.next_back().is_some_and(|(.., count)| *count == value))
+            }
+        };
+        until(&fanfare, dispatcher, counted("fanfare_first_attempt_delay_seconds", 43.0)).await?;
+        until(&fanfare, dispatcher, counted("fanfare_delivery_latency_seconds", 43.0)).await?;
+        until(&fanfare, dispatcher, counted("fanfare_attempt_duration_seconds", 44.0)).await?;
+        until(&fanfare, dispatcher, counted("fanfare_retry_lateness_seconds", 1.0)).await?;
+        let scheduler = Service::Scheduler;
+        until(&fanfare, scheduler, |now| Ok(now.value("fanfare_retries_scheduled_total", &[])? >= 1.0)).await?;
+        until(&fanfare, scheduler, is("fanfare_ledger_deliveries", &[("state", "delivered")], 43.0)).await?;
+        until(&fanfare, scheduler, is("fanfare_ledger_deliveries", &[("state", "created")], 43.0)).await?;
+        until(&fanfare, scheduler, is("fanfare_ledger_imbalance", &[], 0.0)).await?;
+        until(&fanfare, scheduler, is("fanfare_webhooks", &[("state", "active")], 2.0)).await?;
+        for service in Service::ALL {
+            let text = fanfare.services.get(service).metrics().await?;
+            promtool(&["check", "metrics"], &text)?;
+            let series = text.lines().filter(|line| !line.starts_with('#')).count();
+            ensure!(series < SERIES, "{service:?} shows {series} series");
+            for secret in ["acme", tenant.client.token()] {
+                ensure!(!text.contains(secret), "{service:?} names a tenant or a key");
+            }
+        }
+        fanfare.balance().await
+    });
+}
+
+#[test]
+fn what_waits_for_its_retry_and_what_is_held_shows_by_its_age_and_one_scheduler_shows_it() {
+    story(async {
+        let mut fanfare = Fanfare::start_with(&[("FANFARE_SCHEDULER__SPEED", "300")]).await?;
+        let tenant = fanfare.tenant("acme").await?;
+        let bad = Receiver::answering(Answer::status(500)).await?;
+        let webhook = tenant.webhook(&bad, "order.paid").await?;
+        tenant.client.publish(&order("order.paid", 1)).await?;
+        requests(&bad, 1).await?;
+        let above = |reason: &'static str| {
+            move |now: &Samples| Ok(now.value("fanfare_oldest_pending_seconds", &[("reason", reason)])? > 0.0)
+        };
+        until(&fanfare, Service::Scheduler, above("retry")).await?;
+        let other = fanfare.another(Service::Scheduler).await?;
+        let shown = Samples::parse(&other.metrics().await?)?;
+        assert_eq!(shown.value("fanfare_ledger_deliveries", &[])?, 0.0, "another shows nothing");
+
+        tenant.client.patch(&format!("/v1/webhooks/{}", webhook.id), &serde_json::json!({ "active": false })).await?;
+        until(&fanfare, Service::Scheduler, above("held")).await?;
+        until(&fanfare, Service::Scheduler, |now| Ok(now.value("fanfare_webhooks", &[("state", "off")])? == 1.0))
+            .await?;
+        other.stop(PATIENCE).await?;
+        fanfare.balance().await
+    });
+}
+
+/// Debian's Prometheus over the five services and our alerts, with a scrape a second.
+struct Prometheus {
+    url: String,
+    http: reqwest::Client,
+    _process: Process,
+}
+
+impl Prometheus {
+    fn start(fanfare: &Fanfare) -> Result<Self> {
+        let folder = fanfare.sandbox.logs().join("prometheus");
+        std::fs::create_dir_all(&folder)?;
+        let rules = repository().join("deploy/alerts/fanfare.yaml");
+        let mut config = format!(
+            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [{:?}]\nscrape_configs:\n- job_name: fanfare\n  static_configs:\n  - targets:\n",
+            rules
+        );
+        for service in Service::ALL {
+            let address = fanfare.services.get(service).admin_url();
+            writeln!(config, "    - {:?}", address.trim_start_matches("http://"))?;
+        }
+        let (file, port) = (folder.join("prometheus.yml"), free_port()?);
+        std::fs::write(&file, config)?;
+        let mut command = Command::new("/usr/bin/prometheus");
+        command.arg(format!("--config.file={}", file.display()));
+        command.arg(format!("--storage.tsdb.path={}", folder.join("data").display()));
+        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        let process = Process::start(&fanfare.sandbox, "prometheus", &command)?;
+        Ok(Self { url: format!("http://127.0.0.1:{port}"), http: reqwest::Client::new(), _process: process })
+    }
+
+    async fn ask(&self, path: &str) -> Result<Value> {
+        let answered = self.http.get(format!("{}{path}", self.url)).send().await?.text().await?;
+        serde_json::from_str(&answered).with_context(|| format!("{path} answered {answered}"))
+    }
+
+    /// What a query finds now; an error where it is none.
+    async fn query(&self, query: &str) -> Result<Vec<Value>> {
+        let encoded = query.bytes().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "%{byte:02x}"); // into a string
+            text
+        });
+        let answer = self.ask(&format!("/api/v1/query?query={encoded}")).await?;
+        ensure!(answer["status"] == "success", "`{query}`: {answer}");
+        Ok(answer["data"]["result"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Waits until this finds something.
+    async fn finds(&self, query: &str) -> Result<Vec<Value>> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let found = self.query(query).await?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+            ensure!(Instant::now() < deadline, "`{query}` finds nothing");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+}
+
+fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// All queries of a dashboard, as Grafana would ask them over the last half minute.
+fn panels(dashboard: &str) -> Result<Vec<(String, String)>> {
+    let text = std::fs::read_to_string(repository().join("deploy/dashboards").join(dashboard))?;
+    let dashboard: Value = serde_json::from_str(&text)?;
+    let mut queries = Vec::new();
+    for panel in dashboard["panels"].as_array().context("a dashboard has panels")? {
+        let title = panel["title"].as_str().context("a panel has a title")?;
+        if panel["type"] == "row" {
+            continue;
+        }
+        ensure!(panel["description"].as_str().is_some_and(|text| !text.is_empty()), "`{title}` says nothing");
+        ensure!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "`{title}` has no unit");
+        for target in panel["targets"].as_array().context("a panel asks")? {
+            let query = target["expr"].as_str().context("a query")?;
+            queries.push((title.to_owned(), query.replace("$__rate_interval", "30s").replace("$__range", "30s")));
+        }
+    }
+    Ok(queries)
+}
+
+#[test]
+fn a_prometheus_scrapes_all_and_every_panel_and_alert_has_an_answer() {
+    story(async {
+        let mut fanfare = Fanfare::start_with(&[("FANFARE_SCHEDULER__SPEED", "100")]).await?;
+        let prometheus = Prometheus::start(&fanfare)?;
+        let deadline = Instant::now() + PATIENCE;
+        while prometheus.query("sum(up)").await.is_err() {
+            ensure!(Instant::now() < deadline, "prometheus does not answer");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        prometheus.finds("sum(up) == 5").await?;
+        let tenant = fanfare.tenant("acme").await?;
+        let (good, bad) = (Receiver::start().await?, Receiver::start().await?);
+        bad.answer_by(|request| Answer::status(if request.header("fanfare-attempt") == Some("1") { 500 } else { 200 }));
+        tenant.webhook(&good, "order.paid").await?;
+        tenant.webhook(&bad, "order.paid").await?;
+        let enough = AtomicBool::new(false);
+        let load = async {
+            let mut total = 0;
+            // To its end each time: a publisher that goes away in the middle leaves a claim behind.
+            while !enough.load(Ordering::Relaxed) {
+                tenant.client.publish(&order("order.paid", total)).await?;
+                tenant.client.deliveries("limit=1").await?;
+                total += 1;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Ok::<_, anyhow::Error>(())
+        };
+        let questions = async {
+            prometheus.finds("sum(fanfare_retry_lateness_seconds_count) > 0").await?;
+            prometheus.finds("max(fanfare_ledger_deliveries{state=\"delivered\"}) > 0").await?;
+            for dashboard in ["overview.json", "services.json"] {
+                for (title, query) in panels(dashboard)? {
+                    prometheus.finds(&query).await.with_context(|| format!("{dashboard}, panel `{title}`"))?;
+                }
+            }
+            let told = prometheus.ask("/api/v1/rules").await?;
+            let groups = told["data"]["groups"].as_array().context("groups of rules")?.iter();
+            let rules: Vec<&Value> = groups.filter_map(|group| group["rules"].as_array()).flatten().collect();
+            ensure!(rules.len() > 20, "{} alerts", rules.len());
+            for rule in rules {
+                ensure!(rule["health"] == "ok", "{rule}");
+                let runbook = rule["annotations"]["runbook_url"].as_str();
+                ensure!(runbook.is_some_and(|url| url.contains("#fanfare")), "{rule}");
+                ensure!(rule["state"] == "inactive", "under an ordinary load this fires: {rule}");
+            }
+            Ok::<_, anyhow::Error>(())
+        };
+        let questions = async {
+            let asked = questions.await;
+            enough.store(true, Ordering::Relaxed);
+            asked
+        };
+        let (asked, loaded) = tokio::join!(questions, load);
+        asked?;
+        loaded?;
+        fanfare.balance().await
+    });
+}
