@@ -191,7 +191,7 @@ async fn publish(State(app): State<App>, headers: HeaderMap, body: Body) -> Resu
         Form::Plain => plain(&grant, &body),
         Form::Structured | Form::Batch => parse_structured(&body, &defaults(None)),
     };
-    let event = parsed.map_err(|error| count(unparsed(error), "invalid"))?;
+    let event = Arc::new(parsed.map_err(|error| count(unparsed(error), "invalid"))?);
     let accepted = accept(&app, &grant, &event).await.map_err(problem)?;
     Ok((StatusCode::ACCEPTED, Json(Answer::of(&event, &accepted))).into_response())
 }
@@ -294,12 +294,15 @@ async fn tenant_of(intake: &Intake, grant: &Grant, event: &Event) -> Result<Arc<
     known.ok_or_else(|| Refused::invalid("tenant", "there is no such tenant"))
 }
 
-async fn accept(app: &App, grant: &Grant, event: &Event) -> Result<Accepted, Refused> {
+/// In a task of its own: a client that goes away amid this must not leave an event claimed and not published.
+async fn accept(app: &App, grant: &Grant, event: &Arc<Event>) -> Result<Accepted, Refused> {
     if *app.intake.configuration.lost().borrow() {
         return Err(Refused::Unavailable(fanfare_store::StoreError::Lost.to_string()));
     }
     let tenant = tenant_of(&app.intake, grant, event).await?;
-    app.intake.accept(&tenant, event, "http").await
+    let (intake, event) = (app.intake.clone(), event.clone());
+    let accepting = tokio::spawn(async move { intake.accept(&tenant, &event, "http").await });
+    accepting.await.unwrap_or_else(|_| Err(Refused::Unavailable("accepting the event broke off".to_owned())))
 }
 
 fn defaults(plain: Option<Plain<'_>>) -> Defaults<'_> {
@@ -353,10 +356,13 @@ async fn batch(app: &App, grant: &Grant, body: &[u8]) -> Result<Response, Proble
             }
             match parse_structured(item.as_bytes(), &defaults(None)) {
                 Err(error) => BatchAnswer::refused(id_of(&item), unparsed(error)),
-                Ok(event) => match accept(app, grant, &event).await {
-                    Ok(accepted) => BatchAnswer::Accepted(Answer::of(&event, &accepted)),
-                    Err(refused) => BatchAnswer::refused(Some(event.id), problem(refused)),
-                },
+                Ok(event) => {
+                    let event = Arc::new(event);
+                    match accept(app, grant, &event).await {
+                        Ok(accepted) => BatchAnswer::Accepted(Answer::of(&event, &accepted)),
+                        Err(refused) => BatchAnswer::refused(Some(event.id.clone()), problem(refused)),
+                    }
+                }
             }
         }
     };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use fanfare_local::{Broker, Publisher, Receiver, Redis, Sandbox, Service, Settings};
 use serde_json::json;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::fanfare::{Fanfare, order, requests, story};
 
@@ -269,5 +270,32 @@ fn a_rejected_messages_own_headers_route_it_nowhere_else() {
         fanfare.balance().await?;
         assert_eq!(receiver.count(), 1, "only the event that was accepted");
         Ok(())
+    });
+}
+
+#[test]
+fn a_publisher_that_goes_away_leaves_no_event_half_accepted() {
+    story(async {
+        let mut fanfare = Fanfare::start().await?;
+        let tenant = fanfare.tenant("acme").await?;
+        let receiver = Receiver::start().await?;
+        tenant.webhook(&receiver, "order.paid").await?;
+        let url = fanfare.services.ingest.url()?;
+        let address = url.trim_start_matches("http://");
+        for total in 0..100 {
+            let body = order("order.paid", total).to_json();
+            let head = format!(
+                "POST /v1/events HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\n\
+                 content-type: application/cloudevents+json\r\ncontent-length: {}\r\n\r\n",
+                tenant.client.token(),
+                body.len()
+            );
+            let mut stream = TcpStream::connect(address).await?;
+            stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await?;
+            // Gone before it can be answered, sometimes before it is read.
+            tokio::time::sleep(Duration::from_micros(u64::from(total) * 50)).await;
+        }
+        // Each that was claimed is fanned out, or the books do not balance.
+        fanfare.balance().await
     });
 }
