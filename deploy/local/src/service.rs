@@ -293,7 +293,8 @@ impl Services {
 fn command(binary: &Path, settings: &Settings) -> Command {
     let mut command = Command::new(binary);
     command.envs(settings);
-    for inherited in ["PATH", "HOME", "RUST_LOG", "RUST_BACKTRACE", "SSL_CERT_FILE", "SSL_CERT_DIR"] {
+    // No backtraces: they would push the cause out of the ends of logs.
+    for inherited in ["PATH", "HOME", "RUST_LOG", "SSL_CERT_FILE", "SSL_CERT_DIR"] {
         if let Some(value) = std::env::var_os(inherited) {
             command.env(inherited, value);
         }

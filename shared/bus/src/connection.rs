@@ -65,6 +65,18 @@ pub enum BusError {
     Stopped,
 }
 
+/// How often preparing the broker is tried again, and after which pause.
+const DECLARE_TRIES: u32 = 20;
+const DECLARE_AGAIN: Duration = Duration::from_millis(500);
+
+/// Declares the topology over a channel of its own.
+async fn prepare(connection: &Connection) -> Result<(), BusError> {
+    let channel = connection.create_channel().await?;
+    topology::declare(&channel).await?;
+    let _ = channel.close(200, "declared".into()).await; // a channel that does not close is gone with its connection
+    Ok(())
+}
+
 /// A broker that does not answer a single question within this is gone, whatever its connection says.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -100,10 +112,22 @@ impl Bus {
     ) -> Result<Self, BusError> {
         std::sync::LazyLock::force(&METRICS); // there from the start, at 0
         let dialer = Dialer { settings, service, stop };
-        let connection = dialer.dial("publish").await.ok_or(BusError::Stopped)?;
-        let channel = connection.create_channel().await?;
-        topology::declare(&channel).await?;
-        let _ = channel.close(200, "declared".into()).await; // a channel that does not close is gone with its connection
+        let mut tries = 0;
+        let connection = loop {
+            let connection = dialer.dial("publish").await.ok_or(BusError::Stopped)?;
+            match prepare(&connection).await {
+                Ok(()) => break connection,
+                // Not what waiting mends: somebody has to decide what becomes of what is there.
+                Err(BusError::Topology(differs @ topology::TopologyError::Differs { .. })) => {
+                    return Err(differs.into());
+                }
+                Err(error) if tries == DECLARE_TRIES => return Err(error),
+                // All services declare at once: a broker that has just started may be busy with another's same wish.
+                Err(error) => tracing::warn!(%error, "the broker is not prepared yet: trying again"),
+            }
+            tries += 1;
+            tokio::time::sleep(DECLARE_AGAIN).await;
+        };
         let publisher = Publisher::start(dialer.clone(), connection);
         Ok(Self { inner: Arc::new(Inner { dialer, consuming: Mutex::default(), publisher }) })
     }

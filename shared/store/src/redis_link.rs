@@ -156,14 +156,15 @@ impl Redis {
 
     /// Refuses a Redis that would drop what it is trusted with; says what its durability costs.
     pub async fn check(&self) -> anyhow::Result<()> {
-        for info in self.info("memory").await? {
+        for info in while_away("asking Redis how it is set up", || self.info("memory")).await? {
             let policy = field(&info, "maxmemory_policy").unwrap_or("noeviction");
             anyhow::ensure!(
                 policy == "noeviction",
                 "Redis drops keys when memory is short (maxmemory-policy `{policy}`): set it to `noeviction`"
             );
         }
-        if self.info("persistence").await?.iter().any(|info| field(info, "aof_enabled") == Some("0")) {
+        let persistence = while_away("asking Redis how it is set up", || self.info("persistence")).await?;
+        if persistence.iter().any(|info| field(info, "aof_enabled") == Some("0")) {
             tracing::warn!(
                 "Redis keeps no append-only file: what it loses at a restart is brought back only in part; set `appendonly yes`"
             );
