@@ -104,13 +104,18 @@ pub(crate) async fn list(
     Ok(Answer(Listed { events: found.items.iter().map(view).collect(), next: found.next }).into_response())
 }
 
+/// The tenant's event of this id.
+pub(crate) async fn find(api: &Api, caller: &Caller<Read>, id: &str) -> Result<EventView, Problem> {
+    let id: EventId = id.parse().map_err(|_| nothing_here())?;
+    api.log.event(caller.tenant(), id).await.map_err(problem::store)?.ok_or_else(nothing_here)
+}
+
 pub(crate) async fn read(
     State(api): State<Arc<Api>>,
     caller: Caller<Read>,
     At(id): At<String>,
 ) -> Result<Response, Problem> {
-    let id: EventId = id.parse().map_err(|_| nothing_here())?;
-    let event = api.log.event(caller.tenant(), id).await.map_err(problem::store)?.ok_or_else(nothing_here)?;
+    let event = find(&api, &caller, &id).await?;
     let deliveries = event.deliveries.iter().map(deliveries::view).collect();
     // As the bytes that were published: numbers are shown as they were written.
     let cloud_event = serde_json::from_slice(&event.json).ok();

@@ -9,17 +9,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use fanfare_catalog::{Catalog, TriggerRule};
-use fanfare_domain::{EventId, Part, Pattern, Webhook, WebhookId, event::is_reserved, webhook};
+use fanfare_domain::{Part, Pattern, Webhook, WebhookId, event::is_reserved, webhook};
 use fanfare_runtime::Problem;
-use fanfare_store::{DeliveryView, EventView, Log, State as DeliveryState};
+use fanfare_store::{DeliveryView, EventView, State as DeliveryState};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    app::{Api, nothing_here},
+    app::Api,
     auth::{Caller, Read, ReadOrManage},
-    deliveries,
-    problem::{self, invalid},
+    deliveries, events,
+    problem::invalid,
     request::{At, Json},
 };
 
@@ -136,8 +136,8 @@ pub(crate) async fn event(
     caller: Caller<Read>,
     At(id): At<String>,
 ) -> Result<Response, Problem> {
-    let id: EventId = id.parse().map_err(|_| nothing_here())?;
-    let event = api.log.event(caller.tenant(), id).await.map_err(problem::store)?.ok_or_else(nothing_here)?;
+    let event = events::find(&api, &caller, &id).await?;
+    let id = event.id;
     // Patterns may take their time: the other requests do not wait for them.
     let explained = tokio::task::spawn_blocking(move || explained(&caller, &event)).await.map_err(|error| {
         tracing::error!(%error, "explaining an event failed");

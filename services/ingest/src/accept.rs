@@ -56,7 +56,7 @@ impl Intake {
     pub(crate) async fn accept(
         self: &Arc<Self>,
         tenant: &TenantConfig,
-        event: &Event,
+        event: &Arc<Event>,
         source: &'static str,
     ) -> Result<Accepted, Refused> {
         self.metrics.size.observe(event.json.get().len() as f64);
@@ -69,7 +69,11 @@ impl Intake {
         result
     }
 
-    async fn judge_claim_publish(self: &Arc<Self>, tenant: &TenantConfig, event: &Event) -> Result<Accepted, Refused> {
+    async fn judge_claim_publish(
+        self: &Arc<Self>,
+        tenant: &TenantConfig,
+        event: &Arc<Event>,
+    ) -> Result<Accepted, Refused> {
         let catalog = self.catalogs.get(&tenant.tenant.catalog).ok_or_else(|| {
             Refused::Stuck(format!("the tenant's catalog `{}` is not loaded here", tenant.tenant.catalog))
         })?;
@@ -118,21 +122,12 @@ impl Intake {
     async fn publish(
         self: &Arc<Self>,
         tenant: &TenantId,
-        event: &Event,
+        event: &Arc<Event>,
         id: EventId,
         accepted_ms: u64,
         config: u64,
     ) -> Result<(), Refused> {
-        let item = EventItem {
-            tenant: tenant.clone(),
-            id,
-            kind: event.kind.clone(),
-            accepted: accepted_ms,
-            config,
-            traceparent: event.traceparent.clone(),
-            event: Some(event.json.clone()),
-            deliveries: Vec::new(),
-        };
+        let item = EventItem::accepted(tenant, event, id, accepted_ms, config);
         let mut link = self.publisher.link();
         let confirmed = tokio::select! {
             biased;

@@ -229,7 +229,8 @@ async fn read(app: &App, headers: &HeaderMap, body: Body, limit: usize) -> Resul
         return Err(too_large());
     }
     let mut room = Room { taken: None, bodies_bytes: app.intake.metrics.bodies_bytes.clone() };
-    let (mut chunks, mut body) = (body.into_data_stream(), Vec::new());
+    // Most come in one piece, which need not be copied; many small ones must not keep a buffer each.
+    let (mut chunks, mut only, mut joined) = (body.into_data_stream(), Bytes::new(), Vec::new());
     let deadline = Instant::now() + BODY_WITHIN;
     let (mut pace_until, mut paced_bytes, mut whole) = (Instant::now() + PACE.1, 0, 0);
     loop {
@@ -254,11 +255,16 @@ async fn read(app: &App, headers: &HeaderMap, body: Body, limit: usize) -> Resul
         if paced_bytes >= PACE.0 {
             (pace_until, paced_bytes) = (Instant::now() + PACE.1, 0);
         }
-        body.push(chunk);
+        if whole == chunk.len() {
+            only = chunk;
+        } else {
+            if joined.is_empty() {
+                joined.extend_from_slice(&only);
+            }
+            joined.extend_from_slice(&chunk);
+        }
     }
-    // Most come in one piece, which need not be copied.
-    let body = if body.len() == 1 { body.swap_remove(0) } else { body.concat().into() };
-    Ok((body, room))
+    Ok((if joined.is_empty() { only } else { joined.into() }, room))
 }
 
 async fn authorize(intake: &Intake, headers: &HeaderMap) -> Result<Grant, Problem> {

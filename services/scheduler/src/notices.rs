@@ -9,7 +9,7 @@ use fanfare_domain::{
     span::rfc3339,
 };
 use fanfare_runtime::{fail_point, now_ms};
-use fanfare_store::{Acceptance, Configuration, Events, HotLog, Log, MailClaim, StoreError, StoredWebhook};
+use fanfare_store::{Acceptance, Configuration, Events, HotLog, Log, MailClaim, MailEnd, StoreError, StoredWebhook};
 use serde_json::json;
 
 use crate::{
@@ -128,13 +128,13 @@ impl Notices {
             Ok(()) => {
                 fail_point("notices.sent");
                 self.metrics.notice("sent");
-                self.known.sent(tenant, webhook, kind, &token).await?;
+                self.known.settled(tenant, webhook, kind, &token, MailEnd::Sent).await?;
                 Ok(Given::Done)
             }
             Err(NotSent::Ever(why)) => {
                 tracing::warn!(%tenant, %webhook, why, "the mail server refuses a notice");
                 self.metrics.notice("refused");
-                self.known.given_up(tenant, webhook, kind, &token).await?;
+                self.known.settled(tenant, webhook, kind, &token, MailEnd::GivenUp).await?;
                 Ok(Given::Done)
             }
             Err(NotSent::ForNow(why)) => {
@@ -144,12 +144,12 @@ impl Notices {
                 match mail_again(tries, age) {
                     Some(wait) => {
                         tracing::warn!(%tenant, %webhook, why, tries, "a notice waits for the mail server");
-                        self.known.waits(tenant, webhook, kind, &token).await?;
+                        self.known.settled(tenant, webhook, kind, &token, MailEnd::Waits).await?;
                         Ok(Given::Later(Notice { tries, ..notice.clone() }, wait))
                     }
                     None => {
                         tracing::error!(%tenant, %webhook, why, "a notice was never sent: the mail server was away for a day");
-                        self.known.given_up(tenant, webhook, kind, &token).await?;
+                        self.known.settled(tenant, webhook, kind, &token, MailEnd::GivenUp).await?;
                         Ok(Given::Done)
                     }
                 }
@@ -172,16 +172,7 @@ impl Notices {
             }
         };
         fail_point("notices.accepted");
-        let item = EventItem {
-            tenant: tenant.clone(),
-            id,
-            kind: event.kind.clone(),
-            accepted: accepted_ms,
-            config,
-            traceparent: None,
-            event: Some(event.json.clone()),
-            deliveries: Vec::new(),
-        };
+        let item = EventItem::accepted(tenant, &event, id, accepted_ms, config);
         self.bus.publisher().publish_surely(Route::events(tenant), &item).await;
         fail_point("notices.published");
         self.metrics.notice("published");

@@ -3,7 +3,7 @@
 //!
 //! Ids only: never a target, a secret or a header's value (delivery.md, Broker objects).
 
-use fanfare_domain::{DeliveryId, DisableReason, EventId, JobId, TenantId, WebhookId, notice::NoticeKind};
+use fanfare_domain::{DeliveryId, DisableReason, Event, EventId, JobId, TenantId, WebhookId, notice::NoticeKind};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -213,6 +213,20 @@ pub(crate) fn read<T: for<'de> Deserialize<'de>>(version: Option<i32>, body: &[u
 }
 
 impl EventItem {
+    /// An event that was just accepted under `id`, by a configuration of version `config`, to be fanned out.
+    pub fn accepted(tenant: &TenantId, event: &Event, id: EventId, accepted_ms: u64, config: u64) -> Self {
+        Self {
+            tenant: tenant.clone(),
+            id,
+            kind: event.kind.clone(),
+            accepted: accepted_ms,
+            config,
+            traceparent: event.traceparent.clone(),
+            event: Some(event.json.clone()),
+            deliveries: Vec::new(),
+        }
+    }
+
     /// This event with other deliveries.
     pub fn with(&self, deliveries: Vec<DeliveryItem>) -> Self {
         Self { deliveries, ..self.clone() }

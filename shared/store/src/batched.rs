@@ -115,7 +115,7 @@ async fn run(redis: Redis, shape: Arc<Shape>, calls: Vec<Call>) {
         shape.script.call(group[0].tenant.as_str(), args)
     };
     let runs: Vec<redis::Cmd> = groups.iter().map(call).collect();
-    match redis.scripts(&shape.script, &runs).await {
+    match redis.scripts(&shape.script, runs).await {
         Ok(answers) => {
             let mut answers = answers.into_iter();
             for group in groups {

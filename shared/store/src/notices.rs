@@ -25,6 +25,17 @@ pub enum MailClaim {
     Sending,
 }
 
+/// What became of a mail that was claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MailEnd {
+    /// The mail server has it: no other of its webhook and kind within the hour.
+    Sent,
+    /// It is to be tried again.
+    Waits,
+    /// It is given up.
+    GivenUp,
+}
+
 /// Notices, to those who give them.
 #[derive(Clone)]
 pub struct Notices {
@@ -83,48 +94,20 @@ impl Notices {
         }
     }
 
-    /// Notes that a claimed mail was sent.
-    pub async fn sent(
+    /// Notes what became of a claimed mail.
+    pub async fn settled(
         &self,
         tenant: &TenantId,
         webhook: &WebhookId,
         kind: NoticeKind,
         token: &str,
+        end: MailEnd,
     ) -> Result<(), StoreError> {
-        self.settle(tenant, webhook, kind, token, "m", MAIL_EVERY).await
-    }
-
-    /// Notes that a claimed mail waits to be tried again.
-    pub async fn waits(
-        &self,
-        tenant: &TenantId,
-        webhook: &WebhookId,
-        kind: NoticeKind,
-        token: &str,
-    ) -> Result<(), StoreError> {
-        self.settle(tenant, webhook, kind, token, "q", QUEUED).await
-    }
-
-    /// Notes that a claimed mail was given up.
-    pub async fn given_up(
-        &self,
-        tenant: &TenantId,
-        webhook: &WebhookId,
-        kind: NoticeKind,
-        token: &str,
-    ) -> Result<(), StoreError> {
-        self.settle(tenant, webhook, kind, token, "-", Duration::ZERO).await
-    }
-
-    async fn settle(
-        &self,
-        tenant: &TenantId,
-        webhook: &WebhookId,
-        kind: NoticeKind,
-        token: &str,
-        mark: &str,
-        counts: Duration,
-    ) -> Result<(), StoreError> {
+        let (mark, counts) = match end {
+            MailEnd::Sent => ("m", MAIL_EVERY),
+            MailEnd::Waits => ("q", QUEUED),
+            MailEnd::GivenUp => ("-", Duration::ZERO),
+        };
         let counts = counts.as_millis().to_string();
         let args = [webhook.as_str(), kind.as_str(), token, mark, &counts].map(str::as_bytes);
         self.redis.script::<u32>(&self.scripts.settled, tenant.as_str(), &args).await.map(drop)

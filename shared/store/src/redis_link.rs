@@ -244,7 +244,7 @@ impl Redis {
         tenant: &str,
         args: &[&[u8]],
     ) -> Result<T, StoreError> {
-        let mut answers = self.scripts(script, &[script.call(tenant, args.iter().copied())]).await?;
+        let mut answers = self.scripts(script, [script.call(tenant, args.iter().copied())]).await?;
         let answer = answers.pop().unwrap_or(Ok(Value::Nil))?;
         redis::from_redis_value(answer).map_err(|error| StoreError::Odd(error.to_string()))
     }
@@ -253,11 +253,12 @@ impl Redis {
     pub(crate) async fn scripts(
         &self,
         script: &Script,
-        calls: &[Cmd],
+        calls: impl IntoIterator<Item = Cmd>,
     ) -> Result<Vec<Result<Value, RedisError>>, StoreError> {
+        let calls = pipeline(calls);
         let (number, mut connection) = self.scripts.connection(&self.servers).await?;
         let asked = Instant::now();
-        let answers = self.scripts_over(&mut connection, script, calls).await;
+        let answers = self.scripts_over(&mut connection, script, &calls).await;
         script.took.observe(asked.elapsed().as_secs_f64());
         let broken = match &answers {
             Ok(answers) => answers.iter().any(|answer| answer.as_ref().is_err_and(breaks)),
@@ -273,7 +274,7 @@ impl Redis {
         &self,
         connection: &mut Connection,
         script: &Script,
-        calls: &[Cmd],
+        calls: &Pipeline,
     ) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
         let mut answers = connection.each(calls).await?;
         // A server was restarted, or never knew it. Those calls did not run: told once more, they run now, and only they.
@@ -281,9 +282,10 @@ impl Redis {
             (0..answers.len()).filter(|at| answers[*at].as_ref().is_err_and(is_noscript)).collect();
         if !unknown.is_empty() {
             redis::cmd("SCRIPT").arg("LOAD").arg(script.text.as_str()).query_async::<Value>(connection).await?;
-            let again: Vec<Cmd> = unknown.iter().map(|at| calls[*at].clone()).collect();
-            for (at, answer) in unknown.into_iter().zip(connection.each(&again).await?) {
-                answers[at] = answer;
+            let again =
+                calls.cmd_iter().enumerate().filter(|(at, _)| unknown.contains(at)).map(|(_, call)| call.clone());
+            for (at, answer) in unknown.iter().zip(connection.each(&pipeline(again)).await?) {
+                answers[*at] = answer;
             }
         }
         Ok(answers)
@@ -309,6 +311,16 @@ fn settled<T>(lent: Lent, answer: Result<T, RedisError>) -> Result<T, StoreError
         lent.give_up();
     }
     Ok(answer?)
+}
+
+/// Commands that go out together, each with its own answer or error.
+fn pipeline(commands: impl IntoIterator<Item = Cmd>) -> Pipeline {
+    let mut pipeline = redis::pipe();
+    pipeline.ignore_errors();
+    for command in commands {
+        pipeline.add_command(command);
+    }
+    pipeline
 }
 
 fn is_noscript(error: &RedisError) -> bool {

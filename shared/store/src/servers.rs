@@ -163,19 +163,14 @@ pub(crate) enum Connection {
 
 impl Connection {
     /// Runs commands side by side, each with an answer or an error of its own. In a cluster each goes to its own server.
-    pub(crate) async fn each(&mut self, commands: &[Cmd]) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
+    pub(crate) async fn each(&mut self, commands: &Pipeline) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
         match self {
             Self::One(connection) => {
-                let mut pipeline = redis::pipe();
-                pipeline.ignore_errors();
-                for command in commands {
-                    pipeline.add_command(command.clone());
-                }
-                let answers: Vec<Value> = pipeline.query_async(connection).await?;
+                let answers: Vec<Value> = commands.query_async(connection).await?;
                 Ok(answers.into_iter().map(Value::extract_error).collect())
             }
             Self::Cluster(connection) => {
-                let each = commands.iter().map(|command| {
+                let each = commands.cmd_iter().map(|command| {
                     let mut connection = connection.clone();
                     async move { connection.req_packed_command(command).await.and_then(Value::extract_error) }
                 });
