@@ -1,9 +1,11 @@
 //! An attempt as shown (contract.md, Management API). Its body is not stored: it is rendered again, of the event and the
 //! shape that was pinned at fan-out.
 
-use fanfare_catalog::{Catalog, Catalogs};
-use fanfare_domain::{span::rfc3339, webhook::PayloadForm};
-use fanfare_store::{AttemptEntry, CatalogTexts, StoreError};
+use std::collections::BTreeMap;
+
+use fanfare_catalog::{Catalog, Catalogs, Rendered};
+use fanfare_domain::{header, span::rfc3339, webhook::PayloadForm};
+use fanfare_store::{AttemptEntry, CatalogTexts, DeliveryView, StoreError};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -35,6 +37,28 @@ struct Response {
     body: String,
 }
 
+/// The `number`th attempt of a delivery, whose request was rendered so.
+pub(crate) fn of_delivery(
+    delivery: &DeliveryView,
+    number: u32,
+    mut entry: AttemptEntry,
+    rendered: Option<&Rendered>,
+) -> View {
+    if entry.v == AttemptEntry::SHORT {
+        let shape = rendered.iter().flat_map(|rendered| {
+            let content_type = [("content-type".to_owned(), rendered.content_type.clone())];
+            rendered.headers.iter().cloned().chain(content_type)
+        });
+        let first_ms = delivery.first_attempt_ms.unwrap_or(entry.at);
+        let told = header::told(&delivery.id.webhook_id_header(), entry.at, number, first_ms);
+        let told = told.map(|(name, value)| (name.to_owned(), value));
+        // The webhook's own stand over the shape's, and ours over both.
+        let all = shape.chain(entry.headers).chain(told).map(|(name, value)| (name.to_ascii_lowercase(), value));
+        entry.headers = all.collect::<BTreeMap<_, _>>().into_iter().collect();
+    }
+    view(number, entry, rendered.and_then(body))
+}
+
 /// The `number`th attempt, whose request had this body.
 pub(crate) fn view(number: u32, entry: AttemptEntry, body: Option<&str>) -> View {
     let (answer_headers, answer_body) = (entry.answer_headers, entry.answer_body);
@@ -53,13 +77,13 @@ pub(crate) fn view(number: u32, entry: AttemptEntry, body: Option<&str>) -> View
     }
 }
 
-/// The body that an event's deliveries of this shape have, by a catalog that is loaded here or by one of the past.
-pub(crate) async fn body(
+/// What an event's deliveries of this shape are, by a catalog that is loaded here or by one of the past.
+pub(crate) async fn request(
     catalogs: &Catalogs,
     texts: &CatalogTexts,
     event: &[u8],
     shape: &str,
-) -> Result<Option<String>, StoreError> {
+) -> Result<Option<Rendered>, StoreError> {
     let Some((digest, form)) = shape.split_once(':') else { return Ok(None) };
     if let Some(catalog) = catalogs.by_digest(digest) {
         return Ok(rendered(catalog, event, form));
@@ -69,10 +93,15 @@ pub(crate) async fn body(
     Ok(catalog.and_then(|catalog| rendered(&catalog, event, form)))
 }
 
-/// The body that an event has by this catalog, in this form; `None` where it becomes none.
-pub(crate) fn rendered(catalog: &Catalog, event: &[u8], form: &str) -> Option<String> {
+/// What an event becomes by this catalog, in this form; `None` where it becomes nothing.
+pub(crate) fn rendered(catalog: &Catalog, event: &[u8], form: &str) -> Option<Rendered> {
     let form = [PayloadForm::Full, PayloadForm::Identity].into_iter().find(|known| known.as_str() == form)?;
-    String::from_utf8(catalog.render(event, form).ok()?.body).ok()
+    catalog.render(event, form).ok()
+}
+
+/// A body as text.
+pub(crate) fn body(rendered: &Rendered) -> Option<&str> {
+    std::str::from_utf8(&rendered.body).ok()
 }
 
 /// What pins a body: the catalog by its digest, and the payload's form.
@@ -141,11 +170,11 @@ mod tests {
         let catalog = catalogs.get("standard").unwrap();
         let event = br#"{"specversion":"1.0","id":"1","source":"/s","type":"t","time":"2026-01-15T09:30:00Z","data":{"n":1.50}}"#;
         assert_eq!(
-            rendered(catalog, event, "full").unwrap(),
+            body(&rendered(catalog, event, "full").unwrap()).unwrap(),
             r#"{"type":"t","timestamp":"2026-01-15T09:30:00Z","data":{"n":1.50}}"#
         );
         for (event, form) in [(&event[..], "x"), (b"", "full")] {
-            assert_eq!(rendered(catalog, event, form), None, "{form}");
+            assert!(rendered(catalog, event, form).is_none(), "{form}");
         }
     }
 }

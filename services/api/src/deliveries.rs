@@ -104,10 +104,10 @@ pub(crate) async fn read(
     At(id): At<String>,
 ) -> Result<Response, Problem> {
     let detail = find(&api, &caller, &id).await?;
-    let body = attempt_view::body(&api.catalogs, &api.catalog_texts, &detail.event, &detail.view.shape);
-    let body = body.await.map_err(problem::store)?;
-    let attempts = detail.attempts.into_iter();
-    let attempts = attempts.map(|(number, entry)| attempt_view::view(number, entry, body.as_deref())).collect();
+    let request = attempt_view::request(&api.catalogs, &api.catalog_texts, &detail.event, &detail.view.shape);
+    let request = request.await.map_err(problem::store)?;
+    let shown = |(number, entry)| attempt_view::of_delivery(&detail.view, number, entry, request.as_ref());
+    let attempts = detail.attempts.into_iter().map(shown).collect();
     Ok(Answer(Whole { delivery: view(&detail.view), attempts }).into_response())
 }
 
@@ -129,6 +129,7 @@ mod tests {
             sending: false,
             reason: None,
             shape: "0123456789ab:full".into(),
+            first_attempt_ms: None,
         };
         assert_eq!(
             json!(view(&delivery)),

@@ -59,8 +59,8 @@ pub(crate) async fn ask<N>(
     };
     let answer = api.answers.ask(question).await.map_err(unanswered)?;
     let entry = read(api, &probe, &answer)?;
-    let body = attempt_view::rendered(catalog, event.json.get().as_bytes(), webhook.payload.as_str());
-    Ok(Asked { entry, body })
+    let rendered = attempt_view::rendered(catalog, event.json.get().as_bytes(), webhook.payload.as_str());
+    Ok(Asked { entry, body: rendered.as_ref().and_then(attempt_view::body).map(str::to_owned) })
 }
 
 fn unanswered(error: AskError) -> Problem {

@@ -209,6 +209,7 @@ impl Dispatch {
             first_attempt_ms: claimed.first_attempt_ms,
             redelivery: claimed.redelivery,
             replay: item.replay.as_deref(),
+            form: AttemptEntry::SHORT,
         };
         self.timed(event, item, claimed);
         let made = self.sender.send(webhook, &payload, &meta).await;
@@ -422,7 +423,7 @@ fn disables(reason: &str, policy: &DeliveryPolicy) -> Option<DisableReason> {
 /// An attempt of which no request came about.
 pub(crate) fn entry_without_request(webhook: &InForce) -> AttemptEntry {
     AttemptEntry {
-        v: 1,
+        v: AttemptEntry::WHOLE,
         at: now_ms(),
         ms: 0,
         error: None,

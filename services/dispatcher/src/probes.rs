@@ -85,7 +85,9 @@ impl Dispatch {
             Err(why) => return AttemptEntry { error: Some(why), ..entry_without_request(webhook) },
         };
         let id = format!("{}_{}", probe.id, probe.webhook);
-        let meta = Meta { id: &id, attempt: 1, first_attempt_ms: now_ms(), redelivery: false, replay: None };
+        let first_attempt_ms = now_ms();
+        let form = AttemptEntry::WHOLE;
+        let meta = Meta { id: &id, attempt: 1, first_attempt_ms, redelivery: false, replay: None, form };
         self.sender.send(webhook, &payload, &meta).await.entry
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use fanfare_domain::{Answer, Failure, TargetRules, retry_after, signature};
+use fanfare_domain::{Answer, Failure, TargetRules, header, retry_after, signature};
 use fanfare_runtime::now_ms;
 use fanfare_store::AttemptEntry;
 use reqwest::{
@@ -43,6 +43,8 @@ pub(crate) struct Meta<'a> {
     pub(crate) redelivery: bool,
     /// `fanfare-replay`: the job or delivery.
     pub(crate) replay: Option<&'a str>,
+    /// Which headers the entry names: one of [`AttemptEntry`]'s forms.
+    pub(crate) form: u32,
 }
 
 /// A body and the catalog's headers, made once per event and shape.
@@ -84,13 +86,17 @@ impl Sender {
         let at_ms = now_ms();
         let headers = headers(webhook, payload, meta, at_ms / 1_000);
         let entry = AttemptEntry {
-            v: 1,
+            v: meta.form,
             at: at_ms,
             ms: 0,
             error: None,
             method: webhook.method.to_string(),
             url: webhook.target.clone(),
-            headers: logged(&headers, webhook),
+            headers: if meta.form == AttemptEntry::WHOLE {
+                logged(&headers, webhook)
+            } else {
+                untold(&headers, webhook)
+            },
             status: None,
             answer_headers: Vec::new(),
             answer_body: String::new(),
@@ -189,13 +195,13 @@ fn judged(error: &reqwest::Error) -> (Failure, String) {
     (failure, why)
 }
 
-const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
-const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
-const ATTEMPT: HeaderName = HeaderName::from_static("fanfare-attempt");
-const FIRST_ATTEMPT: HeaderName = HeaderName::from_static("fanfare-first-attempt");
-const REDELIVERY: HeaderName = HeaderName::from_static("fanfare-redelivery");
-const REPLAY: HeaderName = HeaderName::from_static("fanfare-replay");
+const WEBHOOK_ID: HeaderName = HeaderName::from_static(header::WEBHOOK_ID);
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static(header::WEBHOOK_TIMESTAMP);
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static(header::WEBHOOK_SIGNATURE);
+const ATTEMPT: HeaderName = HeaderName::from_static(header::ATTEMPT);
+const FIRST_ATTEMPT: HeaderName = HeaderName::from_static(header::FIRST_ATTEMPT);
+const REDELIVERY: HeaderName = HeaderName::from_static(header::REDELIVERY);
+const REPLAY: HeaderName = HeaderName::from_static(header::REPLAY);
 
 /// The catalog's headers, the tenant's over them, ours over both.
 fn headers(webhook: &InForce, payload: &Payload, meta: &Meta<'_>, timestamp_secs: u64) -> HeaderMap {
@@ -219,13 +225,23 @@ fn headers(webhook: &InForce, payload: &Payload, meta: &Meta<'_>, timestamp_secs
     headers
 }
 
-/// The headers as the log keeps them: what a tenant set and what is secret is masked.
+/// All headers as they may be shown: what a tenant set and what is secret is masked.
 fn logged(headers: &HeaderMap, webhook: &InForce) -> Vec<(String, String)> {
     let secret = |name: &HeaderName| webhook.headers.iter().any(|(own, _)| own == name);
-    let one = |(name, value): (&HeaderName, &HeaderValue)| {
-        let value =
-            if secret(name) { MASKED.to_owned() } else { String::from_utf8_lossy(value.as_bytes()).into_owned() };
-        (name.to_string(), value)
-    };
-    headers.iter().map(one).collect()
+    headers.iter().map(|(name, value)| if secret(name) { masked(name) } else { shown(name, value) }).collect()
+}
+
+/// Of these, what neither the event's shape nor the delivery's record tells.
+fn untold(headers: &HeaderMap, webhook: &InForce) -> Vec<(String, String)> {
+    let own = webhook.headers.iter().map(|(name, _)| masked(name));
+    let ours = [WEBHOOK_SIGNATURE, REDELIVERY, REPLAY].into_iter();
+    own.chain(ours.filter_map(|name| Some(shown(&name, headers.get(&name)?)))).collect()
+}
+
+fn masked(name: &HeaderName) -> (String, String) {
+    (name.to_string(), MASKED.to_owned())
+}
+
+fn shown(name: &HeaderName, value: &HeaderValue) -> (String, String) {
+    (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
 }

@@ -4,6 +4,7 @@
 //! Start at [`next_step`]: it decides the fate of a delivery.
 pub mod event; // a CloudEvent, from bytes to what we keep
 mod field; // what is wrong with a field of what somebody sent
+pub mod header; // what Fanfare's own headers are called, and say
 mod id; // TenantId, EventId, WebhookId, DeliveryId, JobId: parsed once; derived where a step may repeat
 pub mod job; // work on many deliveries: what begins it, how fast it goes
 pub mod ladder; // the fixed delays that every wait is made of

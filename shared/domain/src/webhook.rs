@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     field::FieldError,
+    header,
     id::WebhookId,
     pattern::Pattern,
     retry::{DeliveryPolicy, DisableReason},
@@ -147,9 +148,9 @@ pub struct Rules<'a> {
 
 /// Headers that are Fanfare's or the connection's to set (contract.md, Requests to receivers; RFC 9110 7.6.1).
 pub const RESERVED_HEADERS: [&str; 14] = [
-    "webhook-id",
-    "webhook-timestamp",
-    "webhook-signature",
+    header::WEBHOOK_ID,
+    header::WEBHOOK_TIMESTAMP,
+    header::WEBHOOK_SIGNATURE,
     "host",
     "content-length",
     "connection",

@@ -2,13 +2,7 @@
 //! script per tenant, pipelined. One by one they cost ten times as much (delivery.md, Redis, state). Scripts that one service
 //! calls share their pipelines, since each costs Redis a sync of its append-only file.
 
-use std::{
-    collections::VecDeque,
-    fmt::Display,
-    io::Write,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, fmt::Display, io::Write, sync::Arc, time::Duration};
 
 use fanfare_domain::TenantId;
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};

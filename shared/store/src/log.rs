@@ -59,6 +59,8 @@ pub struct DeliveryView {
     pub reason: Option<String>,
     /// What shapes its body: catalog digest and payload form.
     pub shape: String,
+    /// When its first attempt was claimed.
+    pub first_attempt_ms: Option<u64>,
 }
 
 /// A delivery with all that is known of it.
@@ -72,10 +74,10 @@ pub struct DeliveryDetail {
     pub event: Vec<u8>,
 }
 
-/// An attempt as logged, form 1. Bodies of requests are rendered again; secrets are masked before they come here.
+/// An attempt as logged. Bodies of requests are rendered again; secrets are masked before they come here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptEntry {
-    /// The stored form.
+    /// The stored form: [`AttemptEntry::WHOLE`] or [`AttemptEntry::SHORT`].
     pub v: u32,
     /// When it began, in unix milliseconds.
     pub at: u64,
@@ -88,7 +90,8 @@ pub struct AttemptEntry {
     pub method: String,
     /// The request's URL.
     pub url: String,
-    /// The request's headers, masked.
+    /// The request's headers, masked: all of them, or those that cannot be told otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
     /// The answer's status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,6 +102,13 @@ pub struct AttemptEntry {
     /// The answer's body, its first 16 KiB.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub answer_body: String,
+}
+
+impl AttemptEntry {
+    /// The form that has all headers of its request.
+    pub const WHOLE: u32 = 1;
+    /// The form without the headers that the event's shape and the delivery's record tell ([`fanfare_domain::header::told`]).
+    pub const SHORT: u32 = 2;
 }
 
 /// An event, as shown.
@@ -397,7 +407,7 @@ fn beside(text: Option<&str>) -> Vec<(WebhookId, String)> {
 fn parse_record(id: &DeliveryId, kind: &str, record: &str) -> Result<DeliveryView, StoreError> {
     let odd = || StoreError::Odd(format!("`{record}` for a delivery's record"));
     let parts: Vec<&str> = record.split(' ').collect();
-    let ["1", state, _epoch, attempt, claims, lease, _token, due, _published, created, _first, ended, shape, reason] =
+    let ["1", state, _epoch, attempt, claims, lease, _token, due, _published, created, first, ended, shape, reason] =
         parts[..]
     else {
         return Err(odd());
@@ -425,6 +435,7 @@ fn parse_record(id: &DeliveryId, kind: &str, record: &str) -> Result<DeliveryVie
         sending: number(lease)? > now_ms() && number(claims)? > 0,
         reason: (reason != "-").then(|| reason.to_owned()),
         shape: shape.to_owned(),
+        first_attempt_ms: some(first)?,
     })
 }
 

@@ -103,7 +103,8 @@ fn what_a_killed_dispatcher_held_goes_on_long_before_its_lease_ends() {
         let mut fanfare = Fanfare::start_with(&[("FANFARE_DISPATCHER__TIMEOUT", "300s")]).await?;
         let tenant = fanfare.tenant("acme").await?;
         let receiver = Receiver::answering(Answer::hang()).await?;
-        tenant.webhook(&receiver, "order.paid").await?;
+        // The dead one's room is room for what it held.
+        tenant.webhook_with(&receiver, "order.paid", &json!({ "maxInFlight": 1 })).await?;
         let event = tenant.client.publish(&order("order.paid", 1)).await?;
         requests(&receiver, 1).await?;
         let dispatcher = fanfare.services.get_mut(Service::Dispatcher);

@@ -3,7 +3,7 @@
 use fanfare_local::{Answer, Event, Publisher, Receiver};
 use serde_json::json;
 
-use crate::fanfare::{Fanfare, order, requests, story};
+use crate::fanfare::{Fanfare, headers_beside_https, order, requests, story};
 
 #[test]
 fn an_event_reaches_its_receiver_in_every_form_it_can_be_published_in() {
@@ -138,6 +138,9 @@ fn the_log_tells_what_was_sent_and_what_came_back() {
         assert_eq!(attempt["response"]["body"].as_str().map(str::len), Some(16 * 1024));
         let sent = requests(&receiver, 1).await?;
         assert_eq!(attempt["request"]["body"].as_str().unwrap().as_bytes(), &sent[0].body[..]);
+        let mut headers = headers_beside_https(&sent[0]);
+        headers["x-token"] = "***".into();
+        assert_eq!(attempt["request"]["headers"], headers);
         let text = delivery.to_string();
         assert!(!text.contains("hush") && !text.contains(&webhook.secret), "the log holds no secret");
 

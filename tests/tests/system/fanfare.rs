@@ -204,3 +204,10 @@ pub(crate) async fn requests(receiver: &Receiver, count: usize) -> Result<Vec<st
 pub(crate) fn order(kind: &str, total: u32) -> Event {
     Event::new(kind, json!({ "total": total, "currency": "EUR", "price": 1.5 }))
 }
+
+/// The headers of a request as the log should name them: those that are not HTTP's own.
+pub fn headers_beside_https(request: &Recorded) -> Value {
+    let https = ["host", "content-length", "accept"];
+    let named = request.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_str().into()));
+    named.filter(|(name, _)| !https.contains(&name.as_str())).collect::<serde_json::Map<_, _>>().into()
+}

@@ -6,7 +6,7 @@ use anyhow::Result;
 use fanfare_local::{Answer, Receiver};
 use serde_json::json;
 
-use crate::fanfare::{Fanfare, Tenant, order, requests, story};
+use crate::fanfare::{Fanfare, Tenant, headers_beside_https, order, requests, story};
 
 async fn answers(
     tenant: &Tenant,
@@ -50,6 +50,9 @@ fn whatever_fails_is_tried_again_under_the_same_id_until_it_succeeds() {
         assert_eq!(logged.len(), 6);
         assert!(logged[3]["error"].as_str().unwrap().contains("within 2 s"), "{}", logged[3]["error"]);
         assert_eq!(logged[0]["response"]["status"], 500);
+        for (logged, got) in logged.iter().zip(&got) {
+            assert_eq!(logged["request"]["headers"], headers_beside_https(got), "the log names what was sent");
+        }
         fanfare.balance().await
     });
 }

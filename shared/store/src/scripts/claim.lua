@@ -97,6 +97,8 @@ local function decide(i, ulid, field, event, text)
     answer('wait ' .. int(math.min(tonumber(r.lease) - now, 2000)))
   else
     local w = webhook(id)
+    -- What a dead dispatcher holds of the webhook's room for this delivery is this delivery's.
+    local own = tonumber(r.lease) > now and 1 or 0
     if not w then
       r.state, r.final, r.reason, r.lease = 'c', NOW, 'webhook_deleted', '0'
       count('pending', -1)
@@ -121,7 +123,7 @@ local function decide(i, ulid, field, event, text)
       answer('ended poison')
     elseif w.pause > now then
       answer('wait ' .. int(w.pause - now))
-    elseif w.room <= 0 then
+    elseif w.room + own <= 0 then
       answer('wait 250')
     else
       local wait = w.rate > 0 and over_rate(id, w.rate)
@@ -131,7 +133,7 @@ local function decide(i, ulid, field, event, text)
         local before = r.claims
         r.lease, r.token, r.claims = ends, ARGV[i + 2], before + 1
         if r.first == '0' then r.first = NOW end
-        w.room = w.room - 1
+        w.room = w.room + own - 1
         call('HSET', event, field, written(r))
         gather_add(w.flying, ends, ulid .. '_' .. field)
         answer('go ' .. w.revision .. ' ' .. before .. ' ' .. r.first)
