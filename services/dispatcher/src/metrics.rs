@@ -38,36 +38,45 @@ impl Metrics {
             Failure::BadResponse,
             Failure::Template,
         ];
-        let in_flight_limit = gauge("fanfare_deliveries_in_flight_limit", "Attempts that may be under way here.");
+        let in_flight_limit =
+            gauge("fanfare_deliveries_in_flight_limit", "Attempts that may be under way in this process at most.");
         in_flight_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
         Self {
             attempts: counters(
                 "fanfare_attempts_total",
-                "Attempts made, by how they ended.",
+                "Attempts made, by how they ended and by the class of the answer's status.",
                 ["outcome", "status_class"],
-                answered.chain(failures.map(|failure| [failure.label(), NONE])),
+                answered.chain([["http", "1xx"]]).chain(failures.map(|failure| [failure.label(), NONE])),
             ),
-            attempt_duration: histogram("fanfare_attempt_duration_seconds", "How long attempts took.", &ATTEMPT_SECS),
+            attempt_duration: histogram(
+                "fanfare_attempt_duration_seconds",
+                "Time that attempts took, from connecting to the last byte read.",
+                &ATTEMPT_SECS,
+            ),
             first_attempt: histogram(
                 "fanfare_first_attempt_delay_seconds",
-                "From acceptance to the first attempt.",
+                "Time from an event's acceptance to the first attempt of a delivery.",
                 &LATENCY_SECS,
             ),
             lateness: histogram(
                 "fanfare_retry_lateness_seconds",
-                "From the time a retry is due to the time a dispatcher has it.",
+                "How much later than it was due a retry reached a dispatcher.",
                 &LATENCY_SECS,
             ),
-            latency: histogram("fanfare_delivery_latency_seconds", "From acceptance to delivered.", &LATENCY_SECS),
+            latency: histogram(
+                "fanfare_delivery_latency_seconds",
+                "Time from an event's acceptance to its delivery, retries included.",
+                &LATENCY_SECS,
+            ),
             deliveries: counters(
                 "fanfare_deliveries_total",
-                "Deliveries that ended here, by how.",
+                "Deliveries that dispatchers brought to their end: delivered, or failed for good. Cancelled ones are in the ledger.",
                 ["outcome"],
                 [["delivered"], ["failed"]],
             ),
             claims: counters(
                 "fanfare_claims_total",
-                "Claims, by what they found.",
+                "Claims of deliveries by what they found: `go` is attempted, `wait` comes again, `retry` and `ended` are passed on once more, the others need nothing.",
                 ["result"],
                 [["go"], ["wait"], ["retry"], ["ended"], ["done"], ["stale"], ["held"], ["cancelled"]],
             ),
@@ -77,12 +86,15 @@ impl Metrics {
                 ["reason"],
                 [["cap"]],
             ),
-            redelivered: counter("fanfare_redelivered_attempts_total", "Attempts that may have been made before."),
+            redelivered: counter(
+                "fanfare_redelivered_attempts_total",
+                "Attempts that may have been made before, by a dispatcher that was lost with their outcome.",
+            ),
             passing: gauge(
                 "fanfare_deliveries_passing",
-                "Deliveries that are done here but for the publish of their retry or wait: many while the broker is blocked.",
+                "Deliveries that are done here but for publishing their retry or wait; many while the broker is blocked.",
             ),
-            in_flight: gauge("fanfare_deliveries_in_flight", "Attempts under way here."),
+            in_flight: gauge("fanfare_deliveries_in_flight", "Attempts under way in this process."),
         }
     }
 

@@ -55,34 +55,39 @@ impl Shown {
         Self {
             ledger: gauges(
                 "fanfare_ledger_deliveries",
-                "Deliveries by state, as the ledgers have them.",
+                "Deliveries by state, as the tenants' ledgers count them; `created` are all that were ever made.",
                 ["state"],
                 STATES,
             ),
             imbalance: seconds(
                 "fanfare_ledger_imbalance",
-                "Deliveries made that have no state, or states without a delivery, over all tenants: 0 is right.",
+                "Deliveries that have no state, and states that have no delivery, summed over all tenants; 0 is right.",
             ),
             pending: gauges(
                 "fanfare_oldest_pending_seconds",
-                "How long the oldest delivery waits: due and only for us, for its retry, for room at its webhook, held.",
+                "Age of the oldest waiting delivery by what keeps it: Fanfare alone (`due`), the time of its retry, a limit of its webhook, or that its webhook is off (`held`).",
                 ["reason"],
                 [["due"], ["retry"], ["limit"], ["held"]],
             ),
             unfanned: seconds(
                 "fanfare_oldest_unfanned_seconds",
-                "The age of the oldest event that is accepted and not fanned out.",
+                "Age of the oldest event that is accepted and not fanned out; 0 where there is none.",
             ),
             depth: gauges(
                 "fanfare_queue_depth",
-                "Messages ready in queues; those of events, and tiers, as one.",
+                "Messages ready in a queue; the queues of events count as one, and so do the tiers.",
                 ["queue"],
                 QUEUES,
             ),
-            webhooks: gauges("fanfare_webhooks", "Webhooks by state.", ["state"], [["active"], ["off"], ["disabled"]]),
+            webhooks: gauges(
+                "fanfare_webhooks",
+                "Webhooks by state: active, switched off by their tenant, or disabled by Fanfare.",
+                ["state"],
+                [["active"], ["off"], ["disabled"]],
+            ),
             jobs: gauges(
                 "fanfare_jobs",
-                "Jobs that are not over.",
+                "Jobs that are not over yet, by kind.",
                 ["kind", "state"],
                 [["resume", "open"], ["cancel", "open"]],
             ),
