@@ -237,7 +237,7 @@ impl Dispatch {
     ) -> Left {
         let judged = outcome(&made.answer, &webhook.policy);
         let step = next_step(judged, item.attempt, &webhook.policy, Chance(rand::random()));
-        self.metrics.attempted(&made.answer, step == NextStep::Done, made.took);
+        self.metrics.attempted(&event.tenant, &made.answer, step == NextStep::Done, made.took);
         let now_ms = now_ms();
         let verdict = match step {
             NextStep::Done => Verdict::Delivered,
@@ -276,7 +276,7 @@ impl Dispatch {
         }
         match (step, verdict) {
             (NextStep::Done, _) => {
-                self.metrics.delivered(Duration::from_millis(now_ms.saturating_sub(event.accepted)));
+                self.metrics.delivered(&event.tenant, Duration::from_millis(now_ms.saturating_sub(event.accepted)));
                 Left::Nothing
             }
             (_, Verdict::Retry { due_ms, .. }) => {
@@ -284,7 +284,7 @@ impl Dispatch {
                 Left::PassOn(Box::new(DeliveryItem { attempt: item.attempt + 1, waiting, ..item.clone() }))
             }
             (NextStep::GiveUp { disable }, _) => {
-                self.metrics.failed();
+                self.metrics.failed(&event.tenant);
                 let ended = Some(Ended { disable });
                 Left::PassOn(Box::new(DeliveryItem { attempt: item.attempt + 1, ended, ..item.clone() }))
             }

@@ -2,20 +2,21 @@
 
 use std::time::Duration;
 
-use fanfare_domain::{Answer, Failure};
+use fanfare_domain::{Answer, Failure, TenantId};
 use fanfare_metrics::{
-    ATTEMPT_SECS, Counters, Histogram, IntCounter, IntGauge, LATENCY_SECS, counter, counters, gauge, histogram,
+    ATTEMPT_SECS, Counters, Histogram, IntCounter, IntGauge, LATENCY_SECS, TenantCounters, Tenants, counter, counters,
+    gauge, histogram, tenant_counters,
 };
 
 /// The dispatcher's metrics; every label value is there from the start.
 #[derive(Clone)]
 pub(crate) struct Metrics {
-    attempts: Counters<2>,
+    attempts: TenantCounters<2>,
     attempt_duration: Histogram,
     first_attempt: Histogram,
     lateness: Histogram,
     latency: Histogram,
-    deliveries: Counters<1>,
+    deliveries: TenantCounters<1>,
     claims: Counters<1>,
     diverted: Counters<1>,
     redelivered: IntCounter,
@@ -27,7 +28,7 @@ pub(crate) struct Metrics {
 const NONE: &str = "none";
 
 impl Metrics {
-    pub(crate) fn declare(limit: usize) -> Self {
+    pub(crate) fn declare(limit: usize, tenants: &Tenants) -> Self {
         let answered = ["2xx", "3xx", "4xx", "5xx"].into_iter().flat_map(|class| [["success", class], ["http", class]]);
         let failures = [
             Failure::Timeout,
@@ -42,11 +43,12 @@ impl Metrics {
             gauge("fanfare_deliveries_in_flight_limit", "Attempts that may be under way in this process at most.");
         in_flight_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
         Self {
-            attempts: counters(
+            attempts: tenant_counters(
                 "fanfare_attempts_total",
                 "Attempts made, by how they ended and by the class of the answer's status.",
                 ["outcome", "status_class"],
                 answered.chain([["http", "1xx"]]).chain(failures.map(|failure| [failure.label(), NONE])),
+                tenants,
             ),
             attempt_duration: histogram(
                 "fanfare_attempt_duration_seconds",
@@ -68,11 +70,12 @@ impl Metrics {
                 "Time from an event's acceptance to its delivery, retries included.",
                 &LATENCY_SECS,
             ),
-            deliveries: counters(
+            deliveries: tenant_counters(
                 "fanfare_deliveries_total",
                 "Deliveries that dispatchers brought to their end: delivered, or failed for good. Cancelled ones are in the ledger.",
                 ["outcome"],
                 [["delivered"], ["failed"]],
+                tenants,
             ),
             claims: counters(
                 "fanfare_claims_total",
@@ -120,7 +123,7 @@ impl Metrics {
         self.lateness.observe(late.as_secs_f64());
     }
 
-    pub(crate) fn attempted(&self, answer: &Answer, success: bool, took: Duration) {
+    pub(crate) fn attempted(&self, tenant: &TenantId, answer: &Answer, success: bool, took: Duration) {
         let labels = match answer {
             Answer::Response { status, .. } => {
                 let class = match status {
@@ -134,16 +137,16 @@ impl Metrics {
             }
             Answer::None(failure) => [failure.label(), NONE],
         };
-        self.attempts.inc(labels);
+        self.attempts.inc(tenant.as_str(), labels);
         self.attempt_duration.observe(took.as_secs_f64());
     }
 
-    pub(crate) fn delivered(&self, since_acceptance: Duration) {
-        self.deliveries.inc(["delivered"]);
+    pub(crate) fn delivered(&self, tenant: &TenantId, since_acceptance: Duration) {
+        self.deliveries.inc(tenant.as_str(), ["delivered"]);
         self.latency.observe(since_acceptance.as_secs_f64());
     }
 
-    pub(crate) fn failed(&self) {
-        self.deliveries.inc(["failed"]);
+    pub(crate) fn failed(&self, tenant: &TenantId) {
+        self.deliveries.inc(tenant.as_str(), ["failed"]);
     }
 }

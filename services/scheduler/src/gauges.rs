@@ -1,11 +1,14 @@
 //! Gauges of how everything stands, shown by one scheduler at a time (operations.md, Metrics): who asks for them takes the
 //! largest of all schedulers. Read every few seconds, in bounded steps.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use fanfare_bus::{Bus, topology};
 use fanfare_domain::TenantId;
-use fanfare_metrics::{Gauge, Gauges, gauges, seconds};
+use fanfare_metrics::{Gauge, Gauges, OTHER, TenantGauges, Tenants, gauges, seconds, tenant_gauges};
 use fanfare_store::{Configuration, Standing, TenantStanding};
 use tokio_util::sync::CancellationToken;
 
@@ -41,9 +44,10 @@ pub(crate) struct Standings {
 
 /// The gauges.
 pub(crate) struct Shown {
-    ledger: Gauges<1>,
+    tenants: Tenants,
+    ledger: TenantGauges<1>,
     imbalance: Gauge,
-    pending: Gauges<1>,
+    pending: TenantGauges<1>,
     unfanned: Gauge,
     depth: Gauges<1>,
     webhooks: Gauges<1>,
@@ -51,23 +55,25 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
-    pub(crate) fn declare() -> Self {
+    pub(crate) fn declare(tenants: Tenants) -> Self {
         Self {
-            ledger: gauges(
+            ledger: tenant_gauges(
                 "fanfare_ledger_deliveries",
                 "Deliveries by state, as the tenants' ledgers count them; `created` are all that were ever made.",
                 ["state"],
                 STATES,
+                &tenants,
             ),
             imbalance: seconds(
                 "fanfare_ledger_imbalance",
                 "Deliveries that have no state, and states that have no delivery, summed over all tenants; 0 is right.",
             ),
-            pending: gauges(
+            pending: tenant_gauges(
                 "fanfare_oldest_pending_seconds",
                 "Age of the oldest waiting delivery by what keeps it: Fanfare alone (`due`), the time of its retry, a limit of its webhook, or that its webhook is off (`held`).",
                 ["reason"],
                 [["due"], ["retry"], ["limit"], ["held"]],
+                &tenants,
             ),
             unfanned: seconds(
                 "fanfare_oldest_unfanned_seconds",
@@ -91,6 +97,7 @@ impl Shown {
                 ["kind", "state"],
                 [["resume", "open"], ["cancel", "open"]],
             ),
+            tenants,
         }
     }
 
@@ -103,20 +110,31 @@ impl Shown {
     }
 
     fn show(&self, known: &HashMap<TenantId, TenantStanding>) {
-        let sum = |of: fn(&TenantStanding) -> i64| known.values().map(of).sum::<i64>() as f64;
-        let most = |of: fn(&TenantStanding) -> Duration| known.values().map(of).max().unwrap_or_default().as_secs_f64();
-        self.ledger.set(["created"], sum(|of| of.created));
-        self.ledger.set(["pending"], sum(|of| of.pending));
-        self.ledger.set(["held"], sum(|of| of.held));
-        self.ledger.set(["delivered"], sum(|of| of.delivered));
-        self.ledger.set(["failed"], sum(|of| of.failed));
-        self.ledger.set(["cancelled"], sum(|of| of.cancelled));
-        self.imbalance.set(sum(|of| of.imbalance().abs()));
-        self.unfanned.set(most(|of| of.unfanned));
-        self.pending.set(["due"], most(|of| of.due));
-        self.pending.set(["retry"], most(|of| of.retry));
-        self.pending.set(["limit"], most(|of| of.limit));
-        self.pending.set(["held"], most(|of| of.oldest_held));
+        self.imbalance.set(known.values().map(|of| of.imbalance().abs()).sum::<i64>() as f64);
+        self.unfanned.set(known.values().map(|of| of.unfanned).max().unwrap_or_default().as_secs_f64());
+        let there: HashSet<&str> = known.keys().map(TenantId::as_str).collect();
+        for gone in self.tenants.keep(|tenant| there.contains(tenant)) {
+            self.ledger.forget(&gone);
+            self.pending.forget(&gone);
+        }
+        let mut shown: HashMap<&str, TenantStanding> = HashMap::from([(OTHER, TenantStanding::default())]);
+        for (id, standing) in known {
+            shown.entry(self.tenants.value(id.as_str())).or_default().add(standing);
+        }
+        for (tenant, of) in shown {
+            let count = |state: &str, count: i64| self.ledger.set(tenant, [state], count as f64);
+            count("created", of.created);
+            count("pending", of.pending);
+            count("held", of.held);
+            count("delivered", of.delivered);
+            count("failed", of.failed);
+            count("cancelled", of.cancelled);
+            let oldest = |reason: &str, age: Duration| self.pending.set(tenant, [reason], age.as_secs_f64());
+            oldest("due", of.due);
+            oldest("retry", of.retry);
+            oldest("limit", of.limit);
+            oldest("held", of.oldest_held);
+        }
     }
 
     fn show_webhooks(&self, [active, off, disabled]: [u32; 3]) {

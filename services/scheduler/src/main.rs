@@ -84,7 +84,7 @@ async fn main() -> anyhow::Result<()> {
             settings.dispatcher.max_in_flight_per_webhook,
             format!("{:032x}", rand::random::<u128>()),
         ),
-        shown: gauges::Shown::declare(),
+        shown: gauges::Shown::declare(settings.tenants()),
     };
     tasks.spawn("gauges", standings.keep(tasks.stop()));
     tasks.spawn("jobs seen to", jobs::see_to(driver.clone()));

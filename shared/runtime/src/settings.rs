@@ -4,6 +4,7 @@
 use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use fanfare_domain::{Span, TargetRules};
+use fanfare_metrics::Tenants;
 use figment::{
     Figment,
     providers::{Format, Serialized, Toml},
@@ -285,7 +286,7 @@ section! {
         /// `text` or `json`; absent: text on a terminal, else JSON.
         #[de("optional_text")]
         log_format: Option<String> = None,
-        /// Adds the label `tenant` to some metrics.
+        /// Adds the label `tenant` to the metrics of attempts, ended deliveries, the ledger and the oldest waiting.
         #[de("parsed")]
         tenant_labels: bool = false,
         /// Where traces go, by OTLP.
@@ -528,6 +529,11 @@ impl Settings {
     /// Where the admin port of `service` listens.
     pub fn admin_listen(&self, service: Service) -> SocketAddr {
         self.admin.listen.unwrap_or_else(|| ([0, 0, 0, 0], service.admin_port()).into())
+    }
+
+    /// Whether metrics tell tenants apart.
+    pub fn tenants(&self) -> Tenants {
+        if self.telemetry.tenant_labels { Tenants::told_apart() } else { Tenants::as_one() }
     }
 
     /// Where deliveries may go.

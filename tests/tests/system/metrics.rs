@@ -293,8 +293,9 @@ fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// All queries of a dashboard, as Grafana would ask them over the last half minute.
-fn panels(dashboard: &str) -> Result<Vec<(String, String)>> {
+/// All queries of a dashboard by their panels' titles, as Grafana would ask them over the last half minute, with its variable
+/// `tenant` set so.
+fn panels(dashboard: &str, tenant: &str) -> Result<Vec<(String, String)>> {
     let text = std::fs::read_to_string(repository().join("deploy/dashboards").join(dashboard))?;
     let dashboard: Value = serde_json::from_str(&text)?;
     let mut queries = Vec::new();
@@ -307,68 +308,108 @@ fn panels(dashboard: &str) -> Result<Vec<(String, String)>> {
         ensure!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "`{title}` has no unit");
         for target in panel["targets"].as_array().context("a panel asks")? {
             let query = target["expr"].as_str().context("a query")?;
-            queries.push((title.to_owned(), query.replace("$__rate_interval", "30s").replace("$__range", "30s")));
+            let query = query.replace("$__rate_interval", "30s").replace("$__range", "30s").replace("$tenant", tenant);
+            queries.push((title.to_owned(), query));
         }
     }
     Ok(queries)
 }
 
+/// Lets a Prometheus scrape a Fanfare with these settings, under a load of the tenant `acme` that comes to the end of all that is
+/// counted; every panel of *Overview* and *Services* must then have an answer, every alert must be well and quiet.
+async fn scraped(changes: &[(&str, &str)], further: impl AsyncFnOnce(&Prometheus) -> Result<()>) -> Result<()> {
+    let settings: Vec<_> = [("FANFARE_SCHEDULER__SPEED", "100")].iter().chain(changes).copied().collect();
+    let mut fanfare = Fanfare::start_with(&settings).await?;
+    let prometheus = Prometheus::start(&fanfare)?;
+    let deadline = Instant::now() + PATIENCE;
+    while prometheus.query("sum(up)").await.is_err() {
+        ensure!(Instant::now() < deadline, "prometheus does not answer");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    prometheus.finds("sum(up) == 5").await?;
+    let tenant = fanfare.tenant("acme").await?;
+    let (good, bad) = (Receiver::start().await?, Receiver::start().await?);
+    bad.answer_by(|request| Answer::status(if request.header("fanfare-attempt") == Some("1") { 500 } else { 200 }));
+    tenant.webhook(&good, "order.paid").await?;
+    tenant.webhook(&bad, "order.paid").await?;
+    let enough = AtomicBool::new(false);
+    let load = async {
+        let mut total = 0;
+        // To its end each time: a publisher that goes away in the middle leaves a claim behind.
+        while !enough.load(Ordering::Relaxed) {
+            tenant.client.publish(&order("order.paid", total)).await?;
+            tenant.client.deliveries("limit=1").await?;
+            total += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    let questions = async {
+        prometheus.finds("sum(fanfare_retry_lateness_seconds_count) > 0").await?;
+        prometheus.finds("sum(fanfare_ledger_deliveries{state=\"delivered\"}) > 0").await?;
+        for dashboard in ["overview.json", "services.json"] {
+            for (title, query) in panels(dashboard, "")? {
+                prometheus.finds(&query).await.with_context(|| format!("{dashboard}, panel `{title}`"))?;
+            }
+        }
+        further(&prometheus).await?;
+        let told = prometheus.ask("/api/v1/rules").await?;
+        let groups = told["data"]["groups"].as_array().context("groups of rules")?.iter();
+        let rules: Vec<&Value> = groups.filter_map(|group| group["rules"].as_array()).flatten().collect();
+        ensure!(rules.len() > 20, "{} alerts", rules.len());
+        for rule in rules {
+            ensure!(rule["health"] == "ok", "{rule}");
+            let runbook = rule["annotations"]["runbook_url"].as_str();
+            ensure!(runbook.is_some_and(|url| url.contains("#fanfare")), "{rule}");
+            ensure!(rule["state"] == "inactive", "under an ordinary load this fires: {rule}");
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    let questions = async {
+        let asked = questions.await;
+        enough.store(true, Ordering::Relaxed);
+        asked
+    };
+    let (asked, loaded) = tokio::join!(questions, load);
+    asked?;
+    loaded?;
+    fanfare.balance().await
+}
+
+/// The panel of *Tenant* that says whether tenants are told apart.
+const TOLD_APART: &str = "Tenants told apart";
+
 #[test]
 fn a_prometheus_scrapes_all_and_every_panel_and_alert_has_an_answer() {
-    story(async {
-        let mut fanfare = Fanfare::start_with(&[("FANFARE_SCHEDULER__SPEED", "100")]).await?;
-        let prometheus = Prometheus::start(&fanfare)?;
-        let deadline = Instant::now() + PATIENCE;
-        while prometheus.query("sum(up)").await.is_err() {
-            ensure!(Instant::now() < deadline, "prometheus does not answer");
-            tokio::time::sleep(Duration::from_millis(200)).await;
+    story(scraped(&[], async |prometheus| {
+        // Tenants are as one: Grafana's variable is then empty, and so is every panel but the one that says so.
+        for (title, query) in panels("tenant.json", "")? {
+            let found = prometheus.query(&query).await?;
+            let values: Vec<_> = found.iter().map(|series| &series["value"][1]).collect();
+            let expected: &[&str] = if title == TOLD_APART { &["0"] } else { &[] };
+            ensure!(values == expected, "tenant.json, panel `{title}`: {found:?}");
         }
-        prometheus.finds("sum(up) == 5").await?;
-        let tenant = fanfare.tenant("acme").await?;
-        let (good, bad) = (Receiver::start().await?, Receiver::start().await?);
-        bad.answer_by(|request| Answer::status(if request.header("fanfare-attempt") == Some("1") { 500 } else { 200 }));
-        tenant.webhook(&good, "order.paid").await?;
-        tenant.webhook(&bad, "order.paid").await?;
-        let enough = AtomicBool::new(false);
-        let load = async {
-            let mut total = 0;
-            // To its end each time: a publisher that goes away in the middle leaves a claim behind.
-            while !enough.load(Ordering::Relaxed) {
-                tenant.client.publish(&order("order.paid", total)).await?;
-                tenant.client.deliveries("limit=1").await?;
-                total += 1;
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            Ok::<_, anyhow::Error>(())
-        };
-        let questions = async {
-            prometheus.finds("sum(fanfare_retry_lateness_seconds_count) > 0").await?;
-            prometheus.finds("max(fanfare_ledger_deliveries{state=\"delivered\"}) > 0").await?;
-            for dashboard in ["overview.json", "services.json"] {
-                for (title, query) in panels(dashboard)? {
-                    prometheus.finds(&query).await.with_context(|| format!("{dashboard}, panel `{title}`"))?;
-                }
-            }
-            let told = prometheus.ask("/api/v1/rules").await?;
-            let groups = told["data"]["groups"].as_array().context("groups of rules")?.iter();
-            let rules: Vec<&Value> = groups.filter_map(|group| group["rules"].as_array()).flatten().collect();
-            ensure!(rules.len() > 20, "{} alerts", rules.len());
-            for rule in rules {
-                ensure!(rule["health"] == "ok", "{rule}");
-                let runbook = rule["annotations"]["runbook_url"].as_str();
-                ensure!(runbook.is_some_and(|url| url.contains("#fanfare")), "{rule}");
-                ensure!(rule["state"] == "inactive", "under an ordinary load this fires: {rule}");
-            }
-            Ok::<_, anyhow::Error>(())
-        };
-        let questions = async {
-            let asked = questions.await;
-            enough.store(true, Ordering::Relaxed);
-            asked
-        };
-        let (asked, loaded) = tokio::join!(questions, load);
-        asked?;
-        loaded?;
-        fanfare.balance().await
-    });
+        Ok(())
+    }));
+}
+
+#[test]
+fn where_it_is_wanted_metrics_tell_tenants_apart_and_every_panel_and_alert_is_right_all_the_same() {
+    story(scraped(&[("FANFARE_TELEMETRY__TENANT_LABELS", "true")], async |prometheus| {
+        for (title, query) in panels("tenant.json", "acme")? {
+            prometheus.finds(&query).await.with_context(|| format!("tenant.json, panel `{title}`"))?;
+        }
+        for query in [
+            "fanfare_attempts_total{tenant=\"acme\",outcome=\"success\"} > 0",
+            "fanfare_attempts_total{tenant=\"acme\",outcome=\"timeout\"} == 0",
+            "fanfare_deliveries_total{tenant=\"acme\",outcome=\"delivered\"} > 0",
+            "fanfare_deliveries_total{tenant=\"other\",outcome=\"delivered\"} == 0",
+            "fanfare_ledger_deliveries{tenant=\"acme\",state=\"delivered\"} > 0",
+            "fanfare_ledger_deliveries{tenant=\"other\",state=\"delivered\"} == 0",
+            "fanfare_oldest_pending_seconds{tenant=\"acme\",reason=\"held\"} == 0",
+        ] {
+            prometheus.finds(query).await?;
+        }
+        Ok(())
+    }));
 }
