@@ -12,6 +12,8 @@ use fanfare_metrics::{Gauge, Gauges, OTHER, TenantGauges, Tenants, gauges, secon
 use fanfare_store::{Configuration, Standing, TenantStanding};
 use tokio_util::sync::CancellationToken;
 
+use crate::management::Management;
+
 /// How often all is read.
 const EVERY: Duration = Duration::from_secs(10);
 /// How long another waits before it takes over.
@@ -34,9 +36,14 @@ const QUEUES: [[&str; 1]; 11] = [
     ["fanfare.tier"],
 ];
 
+/// The queues that are bounded in bytes.
+const KEEPSAKES: [[&str; 1]; 2] = [[topology::DEAD], [topology::REJECTED]];
+
 /// The gauges, and what they are read from.
 pub(crate) struct Standings {
     pub(crate) bus: Bus,
+    /// Where it is to be asked.
+    pub(crate) management: Option<Management>,
     pub(crate) configuration: Configuration,
     pub(crate) standing: Standing,
     pub(crate) shown: Shown,
@@ -50,12 +57,20 @@ pub(crate) struct Shown {
     pending: TenantGauges<1>,
     unfanned: Gauge,
     depth: Gauges<1>,
+    bytes: Gauges<1>,
     webhooks: Gauges<1>,
     jobs: Gauges<2>,
 }
 
 impl Shown {
     pub(crate) fn declare(tenants: Tenants) -> Self {
+        let limit = gauges(
+            "fanfare_queue_limit_bytes",
+            "Bytes that a queue may hold; then it takes no more.",
+            ["queue"],
+            KEEPSAKES,
+        );
+        KEEPSAKES.iter().for_each(|queue| limit.set(*queue, topology::KEEPSAKE_MAX_BYTES as f64));
         Self {
             ledger: tenant_gauges(
                 "fanfare_ledger_deliveries",
@@ -85,6 +100,12 @@ impl Shown {
                 ["queue"],
                 QUEUES,
             ),
+            bytes: gauges(
+                "fanfare_queue_bytes",
+                "Bytes ready in a queue that may hold so many at most; there where `amqp.management_url` is set and answers.",
+                ["queue"],
+                [],
+            ),
             webhooks: gauges(
                 "fanfare_webhooks",
                 "Webhooks by state: active, switched off by their tenant, or disabled by Fanfare.",
@@ -105,6 +126,7 @@ impl Shown {
     fn rest(&self) {
         self.show(&HashMap::new());
         QUEUES.iter().for_each(|queue| self.depth.set(*queue, 0.0));
+        KEEPSAKES.iter().for_each(|queue| self.bytes.forget(*queue));
         self.show_webhooks([0, 0, 0]);
         self.show_jobs(&[]);
     }
@@ -146,6 +168,19 @@ impl Shown {
     fn show_jobs(&self, kinds: &[String]) {
         for kind in ["resume", "cancel"] {
             self.jobs.set([kind, "open"], kinds.iter().filter(|known| *known == kind).count() as f64);
+        }
+    }
+
+    async fn read_bytes(&self, management: &Management) {
+        for queue in KEEPSAKES {
+            match management.ready_bytes(queue[0]).await {
+                Ok(Some(bytes)) => self.bytes.set(queue, bytes as f64),
+                Ok(None) => self.bytes.forget(queue),
+                Err(error) => {
+                    self.bytes.forget(queue);
+                    tracing::warn!(queue = queue[0], error = format!("{error:#}"), "how full a queue is is not known");
+                }
+            }
         }
     }
 }
@@ -200,6 +235,9 @@ impl Standings {
                 let depth: u32 = depths.iter().filter(|(name, _)| of(name)).map(|(_, ready)| *ready).sum();
                 self.shown.depth.set([queue], f64::from(depth));
             }
+        }
+        if let Some(management) = &self.management {
+            self.shown.read_bytes(management).await;
         }
     }
 }

@@ -122,6 +122,11 @@ impl<const N: usize> Gauges<N> {
     pub fn set(&self, values: [&str; N], to: f64) {
         self.all.with_label_values(&values).set(to);
     }
+
+    /// Shows one no more: what it says is not known.
+    pub fn forget(&self, values: [&str; N]) {
+        let _ = self.all.remove_label_values(&values); // it was perhaps never set
+    }
 }
 
 #[cfg(test)]

@@ -58,6 +58,14 @@ impl AmqpSection {
         fanfare_bus::AmqpSettings::parse(&self.url, parts[0], parts[1], parts[2])
             .map_err(|why| anyhow::anyhow!("setting FANFARE_AMQP__URL: {why}"))
     }
+
+    /// How to reach the broker's management API, where it is to be asked.
+    pub fn management(&self) -> anyhow::Result<Option<fanfare_bus::ManagementSettings>> {
+        let Some(url) = &self.management_url else { return Ok(None) };
+        fanfare_bus::ManagementSettings::parse(url, &self.connection()?)
+            .map(Some)
+            .map_err(|why| anyhow::anyhow!("setting FANFARE_AMQP__MANAGEMENT_URL: {why}"))
+    }
 }
 
 impl RedisSection {
@@ -131,6 +139,10 @@ section! {
         /// Goes over the URL's vhost.
         #[de("optional_text")]
         vhost: Option<String> = None,
+        /// The broker's management API, `http://user:password@host:15672`, which the scheduler asks for bytes in queues. Without
+        /// a user: the broker's. Absent: nobody asks, and nothing warns before `fanfare.dead` or `fanfare.rejected` is full.
+        #[de("optional_text")]
+        management_url: Option<String> = None,
     }
 }
 
@@ -475,6 +487,7 @@ impl Settings {
             "setting FANFARE_API__ADMIN_TOKEN: is required"
         );
         self.amqp.connection()?;
+        self.amqp.management()?;
         fanfare_store::Redis::new(&self.redis.connection())
             .map_err(|why| anyhow::anyhow!("setting FANFARE_REDIS__URL: {why}"))?;
         anyhow::ensure!(
@@ -652,6 +665,7 @@ mod tests {
         let key = "a:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
         for (name, value) in [
             ("FANFARE_AMQP__URL", "http://broker"),
+            ("FANFARE_AMQP__MANAGEMENT_URL", "amqp://broker"),
             ("FANFARE_REDIS__URL", "amqp://redis"),
             ("FANFARE_REDIS__URL", "redis+sentinel://a,b,c"),
             ("FANFARE_LOG__REDIS_URL", "redis://elsewhere:6379/0"),

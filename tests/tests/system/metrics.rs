@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use fanfare_local::{Answer, Process, Publisher, Receiver, Service, free_port};
 use serde_json::Value;
 
-use crate::fanfare::{Fanfare, PATIENCE, order, requests, story};
+use crate::fanfare::{Fanfare, PATIENCE, broker, order, requests, story};
 
 /// How long a service may take from its readiness until it consumes its queues, and how long one waits before a page is
 /// written anew.
@@ -101,7 +101,8 @@ async fn until(fanfare: &Fanfare, service: Service, holds: impl Fn(&Samples) -> 
 #[test]
 fn the_guides_page_of_metrics_is_what_the_services_show_from_the_start() {
     story(async {
-        let fanfare = Fanfare::start().await?;
+        let management = broker().await?.management_url();
+        let fanfare = Fanfare::start_with(&[("FANFARE_AMQP__MANAGEMENT_URL", &management)]).await?;
         let file = repository().join("docs/metrics.md");
         let now = std::fs::read_to_string(&file)?;
         let deadline = Instant::now() + SHOWN_WITHIN;
@@ -229,6 +230,54 @@ fn what_waits_for_its_retry_and_what_is_held_shows_by_its_age_and_one_scheduler_
     });
 }
 
+#[test]
+fn how_many_bytes_are_rejected_shows_where_the_brokers_management_is_known() {
+    story(async {
+        let management = broker().await?.management_url();
+        let mut fanfare = Fanfare::start_with(&[("FANFARE_AMQP__MANAGEMENT_URL", &management)]).await?;
+        fanfare.tenant("acme").await?;
+        let bytes = |queue: &'static str, least: f64, most: f64| {
+            move |now: &Samples| {
+                let found = now.value("fanfare_queue_bytes", &[("queue", queue)]);
+                Ok(found.is_ok_and(|bytes| (least..=most).contains(&bytes)))
+            }
+        };
+        until(&fanfare, Service::Scheduler, bytes("fanfare.rejected", 0.0, 0.0)).await?;
+        let publisher = Publisher::connect(&fanfare.amqp_url).await?;
+        for _ in 0..3 {
+            let structured = lapin::BasicProperties::default().with_content_type("application/cloudevents+json".into());
+            publisher.send("acme.order.paid", "{".repeat(100_000).as_bytes(), structured).await?;
+        }
+        until(&fanfare, Service::Scheduler, bytes("fanfare.rejected", 300_000.0, 310_000.0)).await?;
+        until(&fanfare, Service::Scheduler, bytes("fanfare.dead", 0.0, 0.0)).await?;
+        let now = samples(&fanfare, Service::Scheduler).await?;
+        for queue in ["fanfare.dead", "fanfare.rejected"] {
+            assert_eq!(now.value("fanfare_queue_limit_bytes", &[("queue", queue)])?, f64::from(256 << 20));
+        }
+        fanfare.balance().await
+    });
+}
+
+#[test]
+fn where_the_brokers_management_does_not_answer_bytes_are_missing_and_its_password_is_not_told() {
+    story(async {
+        let right = broker().await?.management_url();
+        let wrong = right.replace("guest:guest", "guest:not-the-word");
+        let fanfare = Fanfare::start_with(&[("FANFARE_AMQP__MANAGEMENT_URL", &wrong)]).await?;
+        let log = || fanfare.services.get(Service::Scheduler).process().log_tail(1_000);
+        let deadline = Instant::now() + PATIENCE;
+        while !log().contains("the broker's management API answers 401") {
+            ensure!(Instant::now() < deadline, "nobody says that it does not answer: {}", log());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        ensure!(!log().contains("not-the-word"), "the log tells the password");
+        let now = samples(&fanfare, Service::Scheduler).await?;
+        ensure!(now.value("fanfare_queue_bytes", &[]).is_err(), "bytes are shown that nobody knows");
+        assert_eq!(now.value("fanfare_queue_limit_bytes", &[])?, f64::from(512 << 20));
+        fanfare.balance().await
+    });
+}
+
 /// Debian's Prometheus over the five services and our alerts, with a scrape a second.
 struct Prometheus {
     url: String,
@@ -318,7 +367,9 @@ fn panels(dashboard: &str, tenant: &str) -> Result<Vec<(String, String)>> {
 /// Lets a Prometheus scrape a Fanfare with these settings, under a load of the tenant `acme` that comes to the end of all that is
 /// counted; every panel of *Overview* and *Services* must then have an answer, every alert must be well and quiet.
 async fn scraped(changes: &[(&str, &str)], further: impl AsyncFnOnce(&Prometheus) -> Result<()>) -> Result<()> {
-    let settings: Vec<_> = [("FANFARE_SCHEDULER__SPEED", "100")].iter().chain(changes).copied().collect();
+    let management = broker().await?.management_url();
+    let own = [("FANFARE_SCHEDULER__SPEED", "100"), ("FANFARE_AMQP__MANAGEMENT_URL", management.as_str())];
+    let settings: Vec<_> = own.iter().chain(changes).copied().collect();
     let mut fanfare = Fanfare::start_with(&settings).await?;
     let prometheus = Prometheus::start(&fanfare)?;
     let deadline = Instant::now() + PATIENCE;
