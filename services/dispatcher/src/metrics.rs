@@ -7,6 +7,7 @@ use fanfare_metrics::{
     ATTEMPT_SECS, Counters, Histogram, IntCounter, IntGauge, LATENCY_SECS, TenantCounters, Tenants, counter, counters,
     gauge, histogram, tenant_counters,
 };
+use fanfare_store::Limit;
 
 /// The dispatcher's metrics; every label value is there from the start.
 #[derive(Clone)]
@@ -85,9 +86,9 @@ impl Metrics {
             ),
             diverted: counters(
                 "fanfare_deliveries_diverted_total",
-                "Deliveries that had to wait in a tier for room at their webhook, by what it lacked.",
+                "Deliveries put off into a tier by a limit of their webhook: attempts at once, attempts per second, or its receiver's Retry-After.",
                 ["reason"],
-                [["cap"]],
+                Limit::ALL.map(|limit| [limit.name()]),
             ),
             redelivered: counter(
                 "fanfare_redelivered_attempts_total",
@@ -105,8 +106,8 @@ impl Metrics {
         self.claims.inc([result]);
     }
 
-    pub(crate) fn diverted(&self) {
-        self.diverted.inc(["cap"]);
+    pub(crate) fn diverted(&self, by: Limit) {
+        self.diverted.inc([by.name()]);
     }
 
     pub(crate) fn redelivered(&self) {

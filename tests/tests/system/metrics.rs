@@ -231,6 +231,41 @@ fn what_waits_for_its_retry_and_what_is_held_shows_by_its_age_and_one_scheduler_
 }
 
 #[test]
+fn a_delivery_that_is_put_off_says_by_which_limit() {
+    story(async {
+        let mut fanfare = Fanfare::start().await?;
+        let tenant = fanfare.tenant("acme").await?;
+        let (rate, cap, asks) = (Receiver::start().await?, Receiver::start().await?, Receiver::start().await?);
+        cap.answer(Answer::status(200).after(Duration::from_millis(1_500)));
+        asks.answer_in_turn([Answer::status(429).header("retry-after", "2"), Answer::status(200)]);
+        tenant.webhook_with(&rate, "order.rate", &serde_json::json!({ "rateLimit": 1 })).await?;
+        tenant.webhook_with(&cap, "order.cap", &serde_json::json!({ "maxInFlight": 1 })).await?;
+        tenant.webhook_with(&asks, "order.asks", &serde_json::json!({ "retrySchedule": ["1s"] })).await?;
+        let put_off = |reason: &'static str| {
+            move |now: &Samples| Ok(now.value("fanfare_deliveries_diverted_total", &[("reason", reason)])? >= 1.0)
+        };
+        tenant.client.publish(&order("order.asks", 0)).await?;
+        // The receiver's wish is in force once its failure is recorded.
+        let waits = |now: &Samples| Ok(now.value("fanfare_retries_scheduled_total", &[])? >= 1.0);
+        until(&fanfare, Service::Scheduler, waits).await?;
+        let now = samples(&fanfare, Service::Dispatcher).await?;
+        assert_eq!(now.value("fanfare_deliveries_diverted_total", &[])?, 0.0);
+        for total in 1..=3 {
+            for kind in ["order.asks", "order.rate", "order.cap"] {
+                tenant.client.publish(&order(kind, total)).await?;
+            }
+        }
+        for reason in ["retry_after", "rate", "cap"] {
+            until(&fanfare, Service::Dispatcher, put_off(reason)).await?;
+        }
+        requests(&rate, 3).await?;
+        requests(&cap, 3).await?;
+        requests(&asks, 5).await?;
+        fanfare.balance().await
+    });
+}
+
+#[test]
 fn how_many_bytes_are_rejected_shows_where_the_brokers_management_is_known() {
     story(async {
         let management = broker().await?.management_url();
