@@ -1,5 +1,5 @@
 # `make` alone lists what there is.
-.PHONY: help run test test-trixie check-alerts bench check-deploy k8s docs-settings fmt lint
+.PHONY: help run test test-trixie check-alerts bench check-deploy k8s docs-settings docs-metrics fmt lint
 .DEFAULT_GOAL := help
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -45,6 +45,11 @@ k8s: ## write k8s/ anew from the chart, and the chart's copies of rules and dash
 docs-settings: ## write docs/settings.md anew from --help
 	cargo build --workspace --bins
 	@deploy/check settings
+
+docs-metrics: ## write docs/metrics.md anew from what running services show
+	@deploy/local/install
+	cargo build --workspace --all-targets
+	UPDATE_SNAPSHOTS=1 cargo test --workspace --test system -- metrics::the_guides_page
 
 fmt: ## format
 	cargo fmt --all

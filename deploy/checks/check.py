@@ -259,7 +259,7 @@ def only_who_should_reaches_what_it_should():
     table = []
     for name, own in ours.items():
         table += [
-            (own, DATA, 5672, True), (own, DATA, 6379, True), (own, DATA, 22, False), (own, STRANGER, 5672, False),
+            (own, DATA, 5672, True), (own, DATA, 6379, True), (own, DATA, 22, False), (own, DATA, 15672, False), (own, STRANGER, 5672, False),
             (own, DNS, 53, True), (PROMETHEUS, own, admin[name], True), (STRANGER, own, admin[name], False),
             (INGRESS, own, admin[name], False), (INGRESS, own, 8080, name == "ingest"), (INGRESS, own, 8081, name == "api"),
             (STRANGER, own, 8080, False), (STRANGER, own, 8081, False),
@@ -275,10 +275,12 @@ def only_who_should_reaches_what_it_should():
 
     policies = [each for each in objects(example("everything")) if each["kind"] == "NetworkPolicy"]
     broker = policy.Place("fanfare", {"app.kubernetes.io/name": "fanfare-rabbitmq"})
-    mail, log, branch = (policy.Place(address=address) for address in ("10.1.2.5", "10.1.2.4", "10.20.1.1"))
+    mail, log, branch, management = (policy.Place(address=address) for address in ("10.1.2.5", "10.1.2.4", "10.20.1.1", "10.1.2.6"))
     for name, own in ours.items():
         for place, port, wanted in (
             (broker, 5672, True),
+            (broker, 15672, name == "scheduler"),
+            (management, 443, name == "scheduler"),
             (mail, 587, name == "scheduler"),
             (log, 6666, name in ("api", "dispatcher", "scheduler")),
             (branch, 443, name == "dispatcher"),
@@ -315,6 +317,7 @@ SAMPLES = {
     "admin-token": "token",
     "operator": "token",
     "smtp-url": "smtp://mail:25",
+    "amqp-management-url": "http://user:password@broker:15672",
     "password": "password",
     "username": "fanfare",
 }

@@ -156,6 +156,11 @@ impl Broker {
         format!("amqp://guest:guest@127.0.0.1:{}/{}", self.amqp_port, client::escaped(vhost))
     }
 
+    /// The URL of its management API.
+    pub fn management_url(&self) -> String {
+        format!("http://guest:guest@127.0.0.1:{}", self.management_port)
+    }
+
     /// Makes a vhost, empty also where there was one of that name, and returns its AMQP URL.
     pub async fn vhost(&self, name: &str) -> Result<String> {
         let path = format!("vhosts/{}", client::escaped(name));

@@ -14,7 +14,7 @@ use fanfare_domain::{
 };
 use fanfare_runtime::{fail_point, now_ms};
 use fanfare_store::{
-    AttemptEntry, Attempted, Claim, ClaimRequest, Deliveries, Life, Recorded, StoreError, Verdict, while_away,
+    AttemptEntry, Attempted, Claim, ClaimRequest, Deliveries, Life, Limit, Recorded, StoreError, Verdict, while_away,
 };
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::OwnedSemaphorePermit;
@@ -109,7 +109,7 @@ impl Dispatch {
     ) {
         let own = held.lock().unwrap_or_else(PoisonError::into_inner).split(1);
         let Some(slot) = self.slots.take(&item.webhook, self.webhooks.cap(&event.tenant, &item.webhook)).await else {
-            self.metrics.diverted();
+            self.metrics.diverted(Limit::Cap);
             drop(own);
             return self.come_again(event, item, NO_ROOM * 2_u32.pow(item.waiting.hops.min(NO_ROOM_DOUBLINGS))).await;
         };
@@ -156,7 +156,12 @@ impl Dispatch {
         self.metrics.claimed(label(&claim));
         match claim {
             Claim::Nothing(_) => Left::Nothing,
-            Claim::Wait(wait) => Left::Wait(wait),
+            Claim::Wait { wait, limit } => {
+                if let Some(limit) = limit {
+                    self.metrics.diverted(limit);
+                }
+                Left::Wait(wait)
+            }
             Claim::Retry { attempt, due_ms, epoch } => {
                 let waiting = Waiting { since: now_ms(), due: due_ms.max(1), hops: 0 };
                 Left::PassOn(Box::new(DeliveryItem { attempt, epoch, waiting, ..item.clone() }))
@@ -238,7 +243,7 @@ impl Dispatch {
     ) -> Left {
         let judged = outcome(&made.answer, &webhook.policy);
         let step = next_step(judged, item.attempt, &webhook.policy, Chance(rand::random()));
-        self.metrics.attempted(&made.answer, step == NextStep::Done, made.took);
+        self.metrics.attempted(&event.tenant, &made.answer, step == NextStep::Done, made.took);
         let now_ms = now_ms();
         let verdict = match step {
             NextStep::Done => Verdict::Delivered,
@@ -277,7 +282,7 @@ impl Dispatch {
         }
         match (step, verdict) {
             (NextStep::Done, _) => {
-                self.metrics.delivered(Duration::from_millis(now_ms.saturating_sub(event.accepted)));
+                self.metrics.delivered(&event.tenant, Duration::from_millis(now_ms.saturating_sub(event.accepted)));
                 Left::Nothing
             }
             (_, Verdict::Retry { due_ms, .. }) => {
@@ -285,7 +290,7 @@ impl Dispatch {
                 Left::PassOn(Box::new(DeliveryItem { attempt: item.attempt + 1, waiting, ..item.clone() }))
             }
             (NextStep::GiveUp { disable }, _) => {
-                self.metrics.failed();
+                self.metrics.failed(&event.tenant);
                 let ended = Some(Ended { disable });
                 Left::PassOn(Box::new(DeliveryItem { attempt: item.attempt + 1, ended, ..item.clone() }))
             }
@@ -439,7 +444,7 @@ pub(crate) fn entry_without_request(webhook: &InForce) -> AttemptEntry {
 fn label(claim: &Claim) -> &'static str {
     match claim {
         Claim::Go { .. } => "go",
-        Claim::Wait(_) => "wait",
+        Claim::Wait { .. } => "wait",
         Claim::Retry { .. } => "retry",
         Claim::Ended(_) => "ended",
         Claim::Nothing(why) => why,

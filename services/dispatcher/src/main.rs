@@ -47,7 +47,7 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
     let Some(life) = Life::begin(&redis, tasks.stop()).await else { return tasks.finish().await };
     let limits = &settings.dispatcher;
     let timeout = limits.timeout.0;
-    let metrics = metrics::Metrics::declare(limits.max_in_flight);
+    let metrics = metrics::Metrics::declare(limits.max_in_flight, &settings.tenants());
     let dispatch = Arc::new(deliveries::Dispatch {
         records: Deliveries::new(
             &redis,

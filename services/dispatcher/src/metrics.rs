@@ -2,20 +2,22 @@
 
 use std::time::Duration;
 
-use fanfare_domain::{Answer, Failure};
+use fanfare_domain::{Answer, Failure, TenantId};
 use fanfare_metrics::{
-    ATTEMPT_SECS, Counters, Histogram, IntCounter, IntGauge, LATENCY_SECS, counter, counters, gauge, histogram,
+    ATTEMPT_SECS, Counters, Histogram, IntCounter, IntGauge, LATENCY_SECS, TenantCounters, Tenants, counter, counters,
+    gauge, histogram, tenant_counters,
 };
+use fanfare_store::Limit;
 
 /// The dispatcher's metrics; every label value is there from the start.
 #[derive(Clone)]
 pub(crate) struct Metrics {
-    attempts: Counters<2>,
+    attempts: TenantCounters<2>,
     attempt_duration: Histogram,
     first_attempt: Histogram,
     lateness: Histogram,
     latency: Histogram,
-    deliveries: Counters<1>,
+    deliveries: TenantCounters<1>,
     claims: Counters<1>,
     diverted: Counters<1>,
     redelivered: IntCounter,
@@ -27,7 +29,7 @@ pub(crate) struct Metrics {
 const NONE: &str = "none";
 
 impl Metrics {
-    pub(crate) fn declare(limit: usize) -> Self {
+    pub(crate) fn declare(limit: usize, tenants: &Tenants) -> Self {
         let answered = ["2xx", "3xx", "4xx", "5xx"].into_iter().flat_map(|class| [["success", class], ["http", class]]);
         let failures = [
             Failure::Timeout,
@@ -38,51 +40,65 @@ impl Metrics {
             Failure::BadResponse,
             Failure::Template,
         ];
-        let in_flight_limit = gauge("fanfare_deliveries_in_flight_limit", "Attempts that may be under way here.");
+        let in_flight_limit =
+            gauge("fanfare_deliveries_in_flight_limit", "Attempts that may be under way in this process at most.");
         in_flight_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
         Self {
-            attempts: counters(
+            attempts: tenant_counters(
                 "fanfare_attempts_total",
-                "Attempts made, by how they ended.",
+                "Attempts made, by how they ended and by the class of the answer's status.",
                 ["outcome", "status_class"],
-                answered.chain(failures.map(|failure| [failure.label(), NONE])),
+                answered.chain([["http", "1xx"]]).chain(failures.map(|failure| [failure.label(), NONE])),
+                tenants,
             ),
-            attempt_duration: histogram("fanfare_attempt_duration_seconds", "How long attempts took.", &ATTEMPT_SECS),
+            attempt_duration: histogram(
+                "fanfare_attempt_duration_seconds",
+                "Time that attempts took, from connecting to the last byte read.",
+                &ATTEMPT_SECS,
+            ),
             first_attempt: histogram(
                 "fanfare_first_attempt_delay_seconds",
-                "From acceptance to the first attempt.",
+                "Time from an event's acceptance to the first attempt of a delivery.",
                 &LATENCY_SECS,
             ),
             lateness: histogram(
                 "fanfare_retry_lateness_seconds",
-                "From the time a retry is due to the time a dispatcher has it.",
+                "How much later than it was due a retry reached a dispatcher.",
                 &LATENCY_SECS,
             ),
-            latency: histogram("fanfare_delivery_latency_seconds", "From acceptance to delivered.", &LATENCY_SECS),
-            deliveries: counters(
+            latency: histogram(
+                "fanfare_delivery_latency_seconds",
+                "Time from an event's acceptance to its delivery, retries included.",
+                &LATENCY_SECS,
+            ),
+            deliveries: tenant_counters(
                 "fanfare_deliveries_total",
-                "Deliveries that ended here, by how.",
+                "Deliveries that dispatchers brought to their end: delivered, or failed for good. Cancelled ones are in the ledger.",
                 ["outcome"],
                 [["delivered"], ["failed"]],
+                tenants,
             ),
             claims: counters(
                 "fanfare_claims_total",
-                "Claims, by what they found.",
+                "Claims of deliveries by what they found: `go` is attempted, `wait` comes again, `retry` and `ended` are passed on once more, the others need nothing.",
                 ["result"],
                 [["go"], ["wait"], ["retry"], ["ended"], ["done"], ["stale"], ["held"], ["cancelled"]],
             ),
             diverted: counters(
                 "fanfare_deliveries_diverted_total",
-                "Deliveries that had to wait in a tier for room at their webhook, by what it lacked.",
+                "Deliveries put off into a tier by a limit of their webhook: attempts at once, attempts per second, or its receiver's Retry-After.",
                 ["reason"],
-                [["cap"]],
+                Limit::ALL.map(|limit| [limit.name()]),
             ),
-            redelivered: counter("fanfare_redelivered_attempts_total", "Attempts that may have been made before."),
+            redelivered: counter(
+                "fanfare_redelivered_attempts_total",
+                "Attempts that may have been made before, by a dispatcher that was lost with their outcome.",
+            ),
             passing: gauge(
                 "fanfare_deliveries_passing",
-                "Deliveries that are done here but for the publish of their retry or wait: many while the broker is blocked.",
+                "Deliveries that are done here but for publishing their retry or wait; many while the broker is blocked.",
             ),
-            in_flight: gauge("fanfare_deliveries_in_flight", "Attempts under way here."),
+            in_flight: gauge("fanfare_deliveries_in_flight", "Attempts under way in this process."),
         }
     }
 
@@ -90,8 +106,8 @@ impl Metrics {
         self.claims.inc([result]);
     }
 
-    pub(crate) fn diverted(&self) {
-        self.diverted.inc(["cap"]);
+    pub(crate) fn diverted(&self, by: Limit) {
+        self.diverted.inc([by.name()]);
     }
 
     pub(crate) fn redelivered(&self) {
@@ -108,7 +124,7 @@ impl Metrics {
         self.lateness.observe(late.as_secs_f64());
     }
 
-    pub(crate) fn attempted(&self, answer: &Answer, success: bool, took: Duration) {
+    pub(crate) fn attempted(&self, tenant: &TenantId, answer: &Answer, success: bool, took: Duration) {
         let labels = match answer {
             Answer::Response { status, .. } => {
                 let class = match status {
@@ -122,16 +138,16 @@ impl Metrics {
             }
             Answer::None(failure) => [failure.label(), NONE],
         };
-        self.attempts.inc(labels);
+        self.attempts.inc(tenant.as_str(), labels);
         self.attempt_duration.observe(took.as_secs_f64());
     }
 
-    pub(crate) fn delivered(&self, since_acceptance: Duration) {
-        self.deliveries.inc(["delivered"]);
+    pub(crate) fn delivered(&self, tenant: &TenantId, since_acceptance: Duration) {
+        self.deliveries.inc(tenant.as_str(), ["delivered"]);
         self.latency.observe(since_acceptance.as_secs_f64());
     }
 
-    pub(crate) fn failed(&self) {
-        self.deliveries.inc(["failed"]);
+    pub(crate) fn failed(&self, tenant: &TenantId) {
+        self.deliveries.inc(tenant.as_str(), ["failed"]);
     }
 }

@@ -18,19 +18,19 @@ impl Metrics {
         Self {
             fanned_out: counters(
                 "fanfare_events_fanned_out_total",
-                "Events whose matches are recorded, by whether there was one.",
+                "Events whose matches are recorded, by whether any webhook matched.",
                 ["matched"],
                 [["true"], ["false"]],
             ),
-            created: counter("fanfare_deliveries_created_total", "Deliveries made of events."),
+            created: counter("fanfare_deliveries_created_total", "Deliveries made by matching events to webhooks."),
             duration: histogram(
                 "fanfare_fanout_duration_seconds",
-                "From an event taken to its deliveries in their queue.",
+                "Time from taking an event to having its deliveries in their queue.",
                 &FAST_SECS,
             ),
             put_off: counter(
                 "fanfare_events_put_off_total",
-                "Events that could not be matched for something their tenant lacks: the log says what to mend.",
+                "Events put off because something of their tenant is missing; the log says what to mend.",
             ),
         }
     }

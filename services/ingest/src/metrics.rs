@@ -43,36 +43,31 @@ impl Metrics {
         Self {
             accepted: counters(
                 "fanfare_events_accepted_total",
-                "Events accepted, by the way they came.",
+                "Events accepted for the first time, by the way they came.",
                 ["source"],
                 sources(),
             ),
             duplicate: counters(
                 "fanfare_events_duplicate_total",
-                "Events accepted before, by the way they came.",
+                "Events that had been accepted before, by the way they came.",
                 ["source"],
                 sources(),
             ),
-            rejected: counters(
-                "fanfare_events_rejected_total",
-                "Events not accepted, by the reason.",
-                ["reason"],
-                reasons,
-            ),
-            size: histogram("fanfare_event_size_bytes", "Bytes of the events that came.", &SIZE_BYTES),
+            rejected: counters("fanfare_events_rejected_total", "Events refused, by the reason.", ["reason"], reasons),
+            size: histogram("fanfare_event_size_bytes", "Bytes of each event that was judged.", &SIZE_BYTES),
             http: HttpMetrics::declare("ingest", &[EVENTS], &["POST"], &CODES),
             put_off: counter(
                 "fanfare_events_put_off_total",
-                "Events that could not be judged for something their tenant lacks: the log says what to mend.",
+                "Events put off because something of their tenant is missing; the log says what to mend.",
             ),
-            bodies_bytes: gauge("fanfare_ingest_bodies_bytes", "Bytes of request bodies held at present."),
+            bodies_bytes: gauge("fanfare_ingest_bodies_bytes", "Bytes of request bodies held in memory."),
             rejects_waiting: gauge(
                 "fanfare_rejects_waiting",
                 "Rejected messages that wait for room in the queue fanfare.rejected.",
             ),
             rejects_dropped: counter(
                 "fanfare_rejects_dropped_total",
-                "Rejected messages that were let go because the queue fanfare.rejected was full: empty it.",
+                "Rejected messages that were dropped because the queue fanfare.rejected was full: empty it.",
             ),
         }
     }

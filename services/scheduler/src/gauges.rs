@@ -1,13 +1,18 @@
 //! Gauges of how everything stands, shown by one scheduler at a time (operations.md, Metrics): who asks for them takes the
 //! largest of all schedulers. Read every few seconds, in bounded steps.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use fanfare_bus::{Bus, topology};
 use fanfare_domain::TenantId;
-use fanfare_metrics::{Gauge, Gauges, gauges, seconds};
+use fanfare_metrics::{Gauge, Gauges, OTHER, TenantGauges, Tenants, gauges, seconds, tenant_gauges};
 use fanfare_store::{Configuration, Standing, TenantStanding};
 use tokio_util::sync::CancellationToken;
+
+use crate::management::Management;
 
 /// How often all is read.
 const EVERY: Duration = Duration::from_secs(10);
@@ -31,9 +36,14 @@ const QUEUES: [[&str; 1]; 11] = [
     ["fanfare.tier"],
 ];
 
+/// The queues that are bounded in bytes.
+const KEEPSAKES: [[&str; 1]; 2] = [[topology::DEAD], [topology::REJECTED]];
+
 /// The gauges, and what they are read from.
 pub(crate) struct Standings {
     pub(crate) bus: Bus,
+    /// Where it is to be asked.
+    pub(crate) management: Option<Management>,
     pub(crate) configuration: Configuration,
     pub(crate) standing: Standing,
     pub(crate) shown: Shown,
@@ -41,51 +51,74 @@ pub(crate) struct Standings {
 
 /// The gauges.
 pub(crate) struct Shown {
-    ledger: Gauges<1>,
+    tenants: Tenants,
+    ledger: TenantGauges<1>,
     imbalance: Gauge,
-    pending: Gauges<1>,
+    pending: TenantGauges<1>,
     unfanned: Gauge,
     depth: Gauges<1>,
+    bytes: Gauges<1>,
     webhooks: Gauges<1>,
     jobs: Gauges<2>,
 }
 
 impl Shown {
-    pub(crate) fn declare() -> Self {
+    pub(crate) fn declare(tenants: Tenants) -> Self {
+        let limit = gauges(
+            "fanfare_queue_limit_bytes",
+            "Bytes that a queue may hold; then it takes no more.",
+            ["queue"],
+            KEEPSAKES,
+        );
+        KEEPSAKES.iter().for_each(|queue| limit.set(*queue, topology::KEEPSAKE_MAX_BYTES as f64));
         Self {
-            ledger: gauges(
+            ledger: tenant_gauges(
                 "fanfare_ledger_deliveries",
-                "Deliveries by state, as the ledgers have them.",
+                "Deliveries by state, as the tenants' ledgers count them; `created` are all that were ever made.",
                 ["state"],
                 STATES,
+                &tenants,
             ),
             imbalance: seconds(
                 "fanfare_ledger_imbalance",
-                "Deliveries made that have no state, or states without a delivery, over all tenants: 0 is right.",
+                "Deliveries that have no state, and states that have no delivery, summed over all tenants; 0 is right.",
             ),
-            pending: gauges(
+            pending: tenant_gauges(
                 "fanfare_oldest_pending_seconds",
-                "How long the oldest delivery waits: due and only for us, for its retry, for room at its webhook, held.",
+                "Age of the oldest waiting delivery by what keeps it: Fanfare alone (`due`), the time of its retry, a limit of its webhook, or that its webhook is off (`held`).",
                 ["reason"],
                 [["due"], ["retry"], ["limit"], ["held"]],
+                &tenants,
             ),
             unfanned: seconds(
                 "fanfare_oldest_unfanned_seconds",
-                "The age of the oldest event that is accepted and not fanned out.",
+                "Age of the oldest event that is accepted and not fanned out; 0 where there is none.",
             ),
             depth: gauges(
                 "fanfare_queue_depth",
-                "Messages ready in queues; those of events, and tiers, as one.",
+                "Messages ready in a queue; the queues of events count as one, and so do the tiers.",
                 ["queue"],
                 QUEUES,
             ),
-            webhooks: gauges("fanfare_webhooks", "Webhooks by state.", ["state"], [["active"], ["off"], ["disabled"]]),
+            bytes: gauges(
+                "fanfare_queue_bytes",
+                "Bytes ready in a queue that may hold so many at most; there where `amqp.management_url` is set and answers.",
+                ["queue"],
+                [],
+            ),
+            webhooks: gauges(
+                "fanfare_webhooks",
+                "Webhooks by state: active, switched off by their tenant, or disabled by Fanfare.",
+                ["state"],
+                [["active"], ["off"], ["disabled"]],
+            ),
             jobs: gauges(
                 "fanfare_jobs",
-                "Jobs that are not over.",
+                "Jobs that are not over yet, by kind.",
                 ["kind", "state"],
                 [["resume", "open"], ["cancel", "open"]],
             ),
+            tenants,
         }
     }
 
@@ -93,25 +126,37 @@ impl Shown {
     fn rest(&self) {
         self.show(&HashMap::new());
         QUEUES.iter().for_each(|queue| self.depth.set(*queue, 0.0));
+        KEEPSAKES.iter().for_each(|queue| self.bytes.forget(*queue));
         self.show_webhooks([0, 0, 0]);
         self.show_jobs(&[]);
     }
 
     fn show(&self, known: &HashMap<TenantId, TenantStanding>) {
-        let sum = |of: fn(&TenantStanding) -> i64| known.values().map(of).sum::<i64>() as f64;
-        let most = |of: fn(&TenantStanding) -> Duration| known.values().map(of).max().unwrap_or_default().as_secs_f64();
-        self.ledger.set(["created"], sum(|of| of.created));
-        self.ledger.set(["pending"], sum(|of| of.pending));
-        self.ledger.set(["held"], sum(|of| of.held));
-        self.ledger.set(["delivered"], sum(|of| of.delivered));
-        self.ledger.set(["failed"], sum(|of| of.failed));
-        self.ledger.set(["cancelled"], sum(|of| of.cancelled));
-        self.imbalance.set(sum(|of| of.imbalance().abs()));
-        self.unfanned.set(most(|of| of.unfanned));
-        self.pending.set(["due"], most(|of| of.due));
-        self.pending.set(["retry"], most(|of| of.retry));
-        self.pending.set(["limit"], most(|of| of.limit));
-        self.pending.set(["held"], most(|of| of.oldest_held));
+        self.imbalance.set(known.values().map(|of| of.imbalance().abs()).sum::<i64>() as f64);
+        self.unfanned.set(known.values().map(|of| of.unfanned).max().unwrap_or_default().as_secs_f64());
+        let there: HashSet<&str> = known.keys().map(TenantId::as_str).collect();
+        for gone in self.tenants.keep(|tenant| there.contains(tenant)) {
+            self.ledger.forget(&gone);
+            self.pending.forget(&gone);
+        }
+        let mut shown: HashMap<&str, TenantStanding> = HashMap::from([(OTHER, TenantStanding::default())]);
+        for (id, standing) in known {
+            shown.entry(self.tenants.value(id.as_str())).or_default().add(standing);
+        }
+        for (tenant, of) in shown {
+            let count = |state: &str, count: i64| self.ledger.set(tenant, [state], count as f64);
+            count("created", of.created);
+            count("pending", of.pending);
+            count("held", of.held);
+            count("delivered", of.delivered);
+            count("failed", of.failed);
+            count("cancelled", of.cancelled);
+            let oldest = |reason: &str, age: Duration| self.pending.set(tenant, [reason], age.as_secs_f64());
+            oldest("due", of.due);
+            oldest("retry", of.retry);
+            oldest("limit", of.limit);
+            oldest("held", of.oldest_held);
+        }
     }
 
     fn show_webhooks(&self, [active, off, disabled]: [u32; 3]) {
@@ -123,6 +168,19 @@ impl Shown {
     fn show_jobs(&self, kinds: &[String]) {
         for kind in ["resume", "cancel"] {
             self.jobs.set([kind, "open"], kinds.iter().filter(|known| *known == kind).count() as f64);
+        }
+    }
+
+    async fn read_bytes(&self, management: &Management) {
+        for queue in KEEPSAKES {
+            match management.ready_bytes(queue[0]).await {
+                Ok(Some(bytes)) => self.bytes.set(queue, bytes as f64),
+                Ok(None) => self.bytes.forget(queue),
+                Err(error) => {
+                    self.bytes.forget(queue);
+                    tracing::warn!(queue = queue[0], error = format!("{error:#}"), "how full a queue is is not known");
+                }
+            }
         }
     }
 }
@@ -177,6 +235,9 @@ impl Standings {
                 let depth: u32 = depths.iter().filter(|(name, _)| of(name)).map(|(_, ready)| *ready).sum();
                 self.shown.depth.set([queue], f64::from(depth));
             }
+        }
+        if let Some(management) = &self.management {
+            self.shown.read_bytes(management).await;
         }
     }
 }

@@ -3,6 +3,7 @@
 mod gauges; // how everything stands, shown by one scheduler
 mod jobs; // what webhooks held: released or cancelled, step by step
 mod mail; // what mails say, and the way to the mail server
+mod management; // bytes in queues, asked of the broker's management API
 mod metrics; // what is counted
 mod notices; // what is told when something goes wrong
 mod outcomes; // failures: a wait begins, or a webhook is disabled
@@ -41,6 +42,7 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
         (Some(url), Some(from)) => Some(mail::Mailer::new(url, from)?),
         _ => None,
     };
+    let management = settings.amqp.management()?.map(management::Management::new).transpose()?;
     let redis = Redis::new(&settings.redis.connection()).context("setting FANFARE_REDIS__URL")?;
     let Some(configuration) = Configuration::load(&redis, tasks.stop()).await else { return tasks.finish().await };
     redis.check().await?;
@@ -81,13 +83,14 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
     });
     let standings = gauges::Standings {
         bus: bus.clone(),
+        management,
         configuration,
         standing: Standing::new(
             &redis,
             settings.dispatcher.max_in_flight_per_webhook,
             format!("{:032x}", rand::random::<u128>()),
         ),
-        shown: gauges::Shown::declare(),
+        shown: gauges::Shown::declare(settings.tenants()),
     };
     tasks.spawn("gauges", standings.keep(tasks.stop()));
     tasks.spawn("jobs seen to", jobs::see_to(driver.clone()));

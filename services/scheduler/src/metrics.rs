@@ -20,7 +20,7 @@ impl Metrics {
     pub(crate) fn declare() -> Self {
         let retries = counters(
             "fanfare_retries_scheduled_total",
-            "Waits put into tiers, by the tier's milliseconds.",
+            "Waits put into tiers, by the tier's length in milliseconds.",
             ["tier"],
             [],
         );
@@ -30,19 +30,19 @@ impl Metrics {
             retries: TIERS_MS.iter().map(|ms| (*ms, retries.also([&ms.to_string()]))).collect(),
             disabled: counters(
                 "fanfare_webhooks_disabled_total",
-                "Webhooks disabled, by the reason.",
+                "Webhooks that Fanfare disabled, by the reason.",
                 ["reason"],
                 [DisableReason::Gone, DisableReason::Exhausted].map(|reason| [reason.as_str()]),
             ),
             jobs: counters(
                 "fanfare_jobs_ended_total",
-                "Jobs that are over, by kind and end.",
+                "Jobs that are over, by kind and by how they ended.",
                 ["kind", "end"],
                 kinds.flat_map(|kind| ends.map(|end| [kind.as_str(), end.as_str()])),
             ),
             notices: counters(
                 "fanfare_notices_total",
-                "Notices, by what came of them: events published; mails sent, refused for good, or delayed.",
+                "Notices by what came of them: operational events published; mails sent, refused for good, or delayed.",
                 ["result"],
                 [["published"], ["sent"], ["refused"], ["delayed"]],
             ),

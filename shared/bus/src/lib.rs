@@ -5,6 +5,7 @@ mod ask; // a question over the broker, and its answer
 mod connection; // two connections per process, made again when lost
 mod consume; // messages in, acks out
 mod errand; // a job to go on with: messages that are no batch
+mod management; // where the broker's management API is
 mod message; // what travels: batches of events with their deliveries
 mod metrics; // what is counted of the broker
 mod publish; // batches out, confirms in
@@ -15,6 +16,7 @@ pub use ask::{Answers, AskError, Question, ask_channel};
 pub use connection::{AmqpSettings, Bus, BusError, Link};
 pub use consume::{Message, Settled};
 pub use errand::Errand;
+pub use management::ManagementSettings;
 pub use message::{
     Batch, DeliveryItem, Ended, EventItem, FormError, JobItem, Notice, Probe, ProbeOf, Probed, VERSION, VERSION_HEADER,
     Waiting, Way,

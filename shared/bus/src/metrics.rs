@@ -38,24 +38,42 @@ impl Metrics {
         let results = ["confirmed", "returned", "nacked", "failed"];
         let publishes = exchanges.into_iter().flat_map(|exchange| results.map(|result| [exchange, result]));
         Self {
-            blocked: gauge("fanfare_amqp_blocked", "Whether the broker takes no publishes: 1 or 0."),
-            unconfirmed: gauge("fanfare_amqp_unconfirmed", "Items handed over to be published and not confirmed yet."),
-            reconnects: counter("fanfare_amqp_reconnects_total", "Connections to the broker that were made again."),
-            poison: counter("fanfare_poison_total", "Messages that cannot be read: they lie in fanfare.dead."),
+            blocked: gauge(
+                "fanfare_amqp_blocked",
+                "1 while the broker takes no publishes (a memory or disk alarm), else 0.",
+            ),
+            unconfirmed: gauge(
+                "fanfare_amqp_unconfirmed",
+                "Items handed over to be published that the broker has not confirmed yet.",
+            ),
+            reconnects: counter(
+                "fanfare_amqp_reconnects_total",
+                "Connections to the broker that were lost and made again.",
+            ),
+            poison: counter("fanfare_poison_total", "Messages that could not be read; they lie in fanfare.dead."),
             publishes: counters(
                 "fanfare_amqp_publishes_total",
-                "Messages published, by exchange and by what the broker answered.",
+                "Messages published, by exchange and by what the broker answered; `default` leads to queues by their names, `fanfare.tier` stands for all tiers.",
                 ["exchange", "result"],
                 publishes,
             ),
-            confirms: histogram("fanfare_amqp_confirm_duration_seconds", "From a publish to its confirm.", &FAST_SECS),
+            confirms: histogram(
+                "fanfare_amqp_confirm_duration_seconds",
+                "Time from a publish to the broker's confirm.",
+                &FAST_SECS,
+            ),
             messages: counters(
                 "fanfare_amqp_messages_total",
-                "Messages taken from queues, by whether they were given out before.",
+                "Messages taken from queues, by whether the broker had given them out before.",
                 ["queue", "redelivered"],
                 [],
             ),
-            items: histograms("fanfare_amqp_batch_items", "Items in the messages taken.", &ITEMS, &["queue"]),
+            items: histograms(
+                "fanfare_amqp_batch_items",
+                "Items in each message taken from a queue.",
+                &ITEMS,
+                &["queue"],
+            ),
         }
     }
 

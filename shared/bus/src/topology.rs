@@ -45,7 +45,7 @@ pub const KEY_NOTICE: &str = "notice";
 /// How many queues share the tenants' events.
 pub const EVENT_QUEUES: u8 = 8;
 /// `fanfare.dead` and `fanfare.rejected` hold no more than this.
-const KEEPSAKE_MAX_BYTES: i64 = 256 * 1024 * 1024;
+pub const KEEPSAKE_MAX_BYTES: i64 = 256 * 1024 * 1024;
 /// How often a message may be given out before it is poison.
 const DELIVERY_LIMIT: i64 = 100;
 

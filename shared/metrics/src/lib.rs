@@ -1,9 +1,12 @@
 //! The one way to declare a metric. Each is declared once in a process, in the registry that its admin port shows; every
 //! value of a label is there, at 0, from the start, and is found again without a lock.
-//! Names, labels and buckets are those of the design's table of metrics; no label carries an id, a secret or a payload.
+//! Names, labels and buckets are those of the design's table of metrics; no label carries an id, a secret or a payload, but
+//! for the tenants' where the operator wants them.
+mod tenants; // counters and gauges that may be told apart by tenant
 
 pub use prometheus::{Gauge, Histogram, HistogramVec, IntCounter, IntGauge, Registry};
 use prometheus::{GaugeVec, HistogramOpts, IntCounterVec, Opts};
+pub use tenants::{OTHER, TenantCounters, TenantGauges, Tenants, tenant_counters, tenant_gauges};
 
 /// Buckets in seconds of what should take milliseconds: calls, publishes, requests to us.
 pub const FAST_SECS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
@@ -60,6 +63,8 @@ pub fn histograms(name: &str, help: &str, buckets: &[f64], labels: &[&str]) -> H
 pub struct Counters<const N: usize> {
     known: Vec<([&'static str; N], IntCounter)>,
     all: IntCounterVec,
+    /// The value of one more label, the same for all.
+    more: Option<String>,
 }
 
 /// Counters, each at 0 for every one of `values`.
@@ -69,22 +74,27 @@ pub fn counters<const N: usize>(
     labels: [&str; N],
     values: impl IntoIterator<Item = [&'static str; N]>,
 ) -> Counters<N> {
-    let all = shown(IntCounterVec::new(Opts::new(name, help), &labels));
-    let known = values.into_iter().map(|values| (values, all.with_label_values(&values))).collect();
-    Counters { known, all }
+    Counters::declare(&shown(IntCounterVec::new(Opts::new(name, help), &labels)), values, None)
 }
 
 impl<const N: usize> Counters<N> {
+    fn declare(all: &IntCounterVec, values: impl IntoIterator<Item = [&'static str; N]>, more: Option<&str>) -> Self {
+        let mut counters = Self { known: Vec::new(), all: all.clone(), more: more.map(str::to_owned) };
+        counters.known = values.into_iter().map(|values| (values, counters.also(values))).collect();
+        counters
+    }
+
     /// Counts one. Declared values are found by a scan of few; others (an unusual HTTP status) by the slower way.
     pub fn inc(&self, values: [&str; N]) {
         match self.known.iter().find(|(known, _)| *known == values) {
             Some((_, counter)) => counter.inc(),
-            None => self.all.with_label_values(&values).inc(),
+            None => self.also(values).inc(),
         }
     }
 
     /// Declares further values.
     pub fn also(&self, values: [&str; N]) -> IntCounter {
+        let values: Vec<&str> = values.into_iter().chain(self.more.as_deref()).collect();
         self.all.with_label_values(&values)
     }
 }
@@ -111,6 +121,11 @@ impl<const N: usize> Gauges<N> {
     /// Sets one.
     pub fn set(&self, values: [&str; N], to: f64) {
         self.all.with_label_values(&values).set(to);
+    }
+
+    /// Shows one no more: what it says is not known.
+    pub fn forget(&self, values: [&str; N]) {
+        let _ = self.all.remove_label_values(&values); // it was perhaps never set
     }
 }
 

@@ -45,11 +45,16 @@ impl Health {
     pub(crate) fn new(service: &'static str) -> Self {
         let up = gauges(
             "fanfare_dependency_up",
-            "Whether a dependency answers: 1 or 0.",
+            "1 while this process reaches the dependency, else 0.",
             ["service", "dependency"],
             [[service, "amqp"], [service, "redis"]],
         );
-        let ready = gauges("fanfare_ready", "Whether the process takes work: 1 or 0.", ["service"], [[service]]);
+        let ready = gauges(
+            "fanfare_ready",
+            "1 while the process takes work, 0 while it starts or drains.",
+            ["service"],
+            [[service]],
+        );
         let state = State_ { phase: Phase::Starting, dependencies: Vec::new() };
         Self { state: Arc::new(Mutex::new(state)), up, ready, service }
     }

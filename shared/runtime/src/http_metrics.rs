@@ -30,7 +30,7 @@ impl HttpMetrics {
         };
         let durations = histograms(
             "fanfare_http_request_duration_seconds",
-            "From a request's head to its answer's head.",
+            "Time from a request's head to the head of its answer.",
             &FAST_SECS,
             &["service", "route"],
         );
@@ -38,7 +38,7 @@ impl HttpMetrics {
             service,
             requests: counters(
                 "fanfare_http_requests_total",
-                "Requests answered, by route, method and status.",
+                "Requests answered, by route, method and status; a status that is rare shows once it has occurred.",
                 ["service", "route", "method", "code"],
                 routes().flat_map(each),
             ),

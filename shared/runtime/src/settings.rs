@@ -4,6 +4,7 @@
 use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use fanfare_domain::{Span, TargetRules};
+use fanfare_metrics::Tenants;
 use figment::{
     Figment,
     providers::{Format, Serialized, Toml},
@@ -56,6 +57,14 @@ impl AmqpSection {
         let parts = [&self.username, &self.password, &self.vhost].map(Option::as_deref);
         fanfare_bus::AmqpSettings::parse(&self.url, parts[0], parts[1], parts[2])
             .map_err(|why| anyhow::anyhow!("setting FANFARE_AMQP__URL: {why}"))
+    }
+
+    /// How to reach the broker's management API, where it is to be asked.
+    pub fn management(&self) -> anyhow::Result<Option<fanfare_bus::ManagementSettings>> {
+        let Some(url) = &self.management_url else { return Ok(None) };
+        fanfare_bus::ManagementSettings::parse(url, &self.connection()?)
+            .map(Some)
+            .map_err(|why| anyhow::anyhow!("setting FANFARE_AMQP__MANAGEMENT_URL: {why}"))
     }
 }
 
@@ -131,6 +140,10 @@ section! {
         /// Goes over the URL's vhost.
         #[de("optional_text")]
         vhost: Option<String> = None,
+        /// The broker's management API, `http://user:password@host:15672`, which the scheduler asks for bytes in queues. Without
+        /// a user: the broker's. Absent: nobody asks, and nothing warns before `fanfare.dead` or `fanfare.rejected` is full.
+        #[de("optional_text")]
+        management_url: Option<String> = None,
     }
 }
 
@@ -295,7 +308,7 @@ section! {
         /// `text` or `json`; absent: text on a terminal, else JSON.
         #[de("optional_text")]
         log_format: Option<String> = None,
-        /// Adds the label `tenant` to some metrics.
+        /// Adds the label `tenant` to the metrics of attempts, ended deliveries, the ledger and the oldest waiting.
         #[de("parsed")]
         tenant_labels: bool = false,
         /// Where traces go, by OTLP.
@@ -484,6 +497,7 @@ impl Settings {
             "setting FANFARE_API__ADMIN_TOKEN: is required"
         );
         self.amqp.connection()?;
+        self.amqp.management()?;
         fanfare_store::Redis::new(&self.redis.connection())
             .map_err(|why| anyhow::anyhow!("setting FANFARE_REDIS__URL: {why}"))?;
         anyhow::ensure!(
@@ -538,6 +552,11 @@ impl Settings {
     /// Where the admin port of `service` listens.
     pub fn admin_listen(&self, service: Service) -> SocketAddr {
         self.admin.listen.unwrap_or_else(|| ([0, 0, 0, 0], service.admin_port()).into())
+    }
+
+    /// Whether metrics tell tenants apart.
+    pub fn tenants(&self) -> Tenants {
+        if self.telemetry.tenant_labels { Tenants::told_apart() } else { Tenants::as_one() }
     }
 
     /// Where deliveries may go.
@@ -657,6 +676,7 @@ mod tests {
         let key = "a:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
         for (name, value) in [
             ("FANFARE_AMQP__URL", "http://broker"),
+            ("FANFARE_AMQP__MANAGEMENT_URL", "amqp://broker"),
             ("FANFARE_REDIS__URL", "amqp://redis"),
             ("FANFARE_REDIS__URL", "redis+sentinel://a,b,c"),
             ("FANFARE_LOG__REDIS_URL", "redis://elsewhere:6379/0"),

@@ -49,7 +49,7 @@ pub async fn start(service: Service, settings: &Settings) -> anyhow::Result<Task
         anyhow::bail!("a TLS provider is installed already");
     }
     let revision = option_env!("FANFARE_REVISION").unwrap_or("unknown");
-    gauges("fanfare_build_info", "The build that runs: always 1.", ["service", "version", "revision"], [])
+    gauges("fanfare_build_info", "Always 1; the labels say which build runs.", ["service", "version", "revision"], [])
         .set([service.name(), env!("CARGO_PKG_VERSION"), revision], 1.0);
     let health = Health::new(service.name());
     let stop = CancellationToken::new();
@@ -103,7 +103,7 @@ impl Tasks {
     pub fn watch_unreadable(&self, mut watched: watch::Receiver<usize>) {
         let gauge = gauge(
             "fanfare_configuration_unreadable",
-            "Stored tenants, webhooks and keys that this version cannot read: the log names them.",
+            "Stored tenants, webhooks and keys that this version cannot read; the log names them.",
         );
         tokio::spawn(async move {
             loop {

@@ -36,6 +36,31 @@ pub struct ClaimRequest<'a> {
     pub token: &'a str,
 }
 
+/// A webhook's limit that keeps a delivery from being attempted now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Attempts at once.
+    Cap,
+    /// Attempts per second.
+    Rate,
+    /// Its receiver's `Retry-After`.
+    RetryAfter,
+}
+
+impl Limit {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Cap, Self::Rate, Self::RetryAfter];
+
+    /// Its name, as the script and metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cap => "cap",
+            Self::Rate => "rate",
+            Self::RetryAfter => "retry_after",
+        }
+    }
+}
+
 /// What a claim found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
@@ -48,8 +73,13 @@ pub enum Claim {
         /// When the delivery's first attempt was claimed, in unix milliseconds.
         first_attempt_ms: u64,
     },
-    /// Not now: another has it, or the webhook's cap, rate or its receiver's wish is in the way.
-    Wait(Duration),
+    /// Not now.
+    Wait {
+        /// For so long.
+        wait: Duration,
+        /// What is in the way; nothing where another has it, or nobody can read its record.
+        limit: Option<Limit>,
+    },
     /// It is ahead of its message, and the message that drives it may be lost: publish it again.
     Retry {
         /// The attempt to come.
@@ -166,7 +196,11 @@ impl Deliveries {
                 claimed_before: next()?.parse().map_err(|_| odd())?,
                 first_attempt_ms: next()?.parse().map_err(|_| odd())?,
             },
-            "wait" => Claim::Wait(Duration::from_millis(next()?.parse().map_err(|_| odd())?)),
+            "wait" => {
+                let wait = Duration::from_millis(next()?.parse().map_err(|_| odd())?);
+                let named = next()?;
+                Claim::Wait { wait, limit: Limit::ALL.into_iter().find(|limit| limit.name() == named) }
+            }
             "retry" => Claim::Retry {
                 attempt: next()?.parse().map_err(|_| odd())?,
                 due_ms: next()?.parse().map_err(|_| odd())?,
@@ -182,7 +216,7 @@ impl Deliveries {
             "cancelled" => Claim::Nothing("cancelled"),
             "odd" => {
                 tracing::error!(tenant = %request.tenant, delivery = %request.id, "a record of a form that this version does not know");
-                Claim::Wait(ODD_RECORD)
+                Claim::Wait { wait: ODD_RECORD, limit: None }
             }
             _ => return Err(odd()),
         })

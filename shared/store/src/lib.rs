@@ -22,7 +22,7 @@ pub use catalogs::CatalogTexts;
 pub use config::{
     Configuration, Grant, KeyOwner, Scope, Scopes, StoredKey, StoredSecret, StoredWebhook, Tenant, TenantConfig,
 };
-pub use deliveries::{Attempted, Claim, ClaimRequest, Deliveries, Recorded, Verdict};
+pub use deliveries::{Attempted, Claim, ClaimRequest, Deliveries, Limit, Recorded, Verdict};
 pub use events::{Acceptance, Events, Matching};
 pub use jobs::{Cancelled, Jobs, Look, Open, Released};
 pub use life::Life;

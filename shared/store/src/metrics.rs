@@ -24,18 +24,18 @@ impl Metrics {
         Self {
             calls: histograms(
                 "fanfare_redis_call_duration_seconds",
-                "From a pipeline of calls of a script to its answers; `other`: scripts off the hot path.",
+                "Time from a pipeline of calls of one script to its answers; `other` stands for the scripts off the hot path.",
                 &FAST_SECS,
                 &["script"],
             ),
-            lost: gauge("fanfare_store_lost", "Whether Redis came back without what was in it: 1 or 0."),
+            lost: gauge("fanfare_store_lost", "1 while Redis lacks what was in it (it came back empty), else 0."),
             config_lag: seconds(
                 "fanfare_config_lag_seconds",
-                "How long the configuration in Redis could not be followed: 0 while it is.",
+                "How long this process has not been able to follow the configuration in Redis; 0 while it follows.",
             ),
             errors: counters(
                 "fanfare_redis_errors_total",
-                "Calls that failed: Redis was away, had lost its data, or answered what is not understood.",
+                "Calls of Redis that failed, by why: it was away, had lost its data, or answered what is not understood.",
                 ["kind"],
                 [["away"], ["lost"], ["odd"]],
             ),

@@ -46,6 +46,21 @@ impl TenantStanding {
     pub fn imbalance(&self) -> i64 {
         self.created - (self.pending + self.held + self.delivered + self.failed + self.cancelled)
     }
+
+    /// Adds another tenant's: counts are summed, of ages the largest stays.
+    pub fn add(&mut self, other: &Self) {
+        self.created += other.created;
+        self.pending += other.pending;
+        self.held += other.held;
+        self.delivered += other.delivered;
+        self.failed += other.failed;
+        self.cancelled += other.cancelled;
+        self.unfanned = self.unfanned.max(other.unfanned);
+        self.due = self.due.max(other.due);
+        self.retry = self.retry.max(other.retry);
+        self.limit = self.limit.max(other.limit);
+        self.oldest_held = self.oldest_held.max(other.oldest_held);
+    }
 }
 
 /// Reads how everything stands.

@@ -1,5 +1,6 @@
 //! What the services say of themselves: every metric is there with its closed labels, moves as it should, and is read by a
 //! real Prometheus, whose alerts and panels all have an answer.
+mod page; // docs/metrics.md, made from what is shown
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,95 +16,12 @@ use anyhow::{Context, Result, bail, ensure};
 use fanfare_local::{Answer, Process, Publisher, Receiver, Service, free_port};
 use serde_json::Value;
 
-use crate::fanfare::{Fanfare, PATIENCE, order, requests, story};
+use crate::fanfare::{Fanfare, PATIENCE, broker, order, requests, story};
 
+/// All is shown within this, the broker's count of bytes as the last; then a page may be written anew.
+const SHOWN_WITHIN: Duration = Duration::from_secs(45);
 /// The series of every pod that Prometheus may keep.
 const SERIES: usize = 500;
-
-/// What each service shows beside what all show.
-const ALL: &[(&str, &str)] = &[
-    ("fanfare_build_info", "revision service version"),
-    ("fanfare_ready", "service"),
-    ("fanfare_dependency_up", "dependency service"),
-    ("fanfare_store_lost", ""),
-    ("fanfare_config_lag_seconds", ""),
-    ("fanfare_configuration_unreadable", ""),
-    ("fanfare_poison_total", ""),
-    ("fanfare_amqp_blocked", ""),
-    ("fanfare_amqp_unconfirmed", ""),
-    ("fanfare_amqp_reconnects_total", ""),
-    ("fanfare_amqp_publishes_total", "exchange result"),
-    ("fanfare_amqp_confirm_duration_seconds", ""),
-    ("fanfare_redis_errors_total", "kind"),
-    ("process_cpu_seconds_total", ""),
-    ("process_resident_memory_bytes", ""),
-];
-const HTTP: &[(&str, &str)] = &[
-    ("fanfare_http_requests_total", "code method route service"),
-    ("fanfare_http_request_duration_seconds", "route service"),
-];
-const CONSUMERS: &[(&str, &str)] =
-    &[("fanfare_amqp_messages_total", "queue redelivered"), ("fanfare_redis_call_duration_seconds", "script")];
-
-fn own(service: Service) -> Vec<(&'static str, &'static str)> {
-    let more: &[&[(&str, &str)]] = match service {
-        Service::Ingest => &[
-            HTTP,
-            CONSUMERS,
-            &[
-                ("fanfare_events_accepted_total", "source"),
-                ("fanfare_events_duplicate_total", "source"),
-                ("fanfare_events_rejected_total", "reason"),
-                ("fanfare_event_size_bytes", ""),
-                ("fanfare_events_put_off_total", ""),
-                ("fanfare_rejects_dropped_total", ""),
-            ],
-        ],
-        Service::Api => &[HTTP],
-        Service::Fanout => &[
-            CONSUMERS,
-            &[
-                ("fanfare_amqp_batch_items", "queue"),
-                ("fanfare_events_fanned_out_total", "matched"),
-                ("fanfare_deliveries_created_total", ""),
-                ("fanfare_fanout_duration_seconds", ""),
-            ],
-        ],
-        Service::Dispatcher => &[
-            CONSUMERS,
-            &[
-                ("fanfare_amqp_batch_items", "queue"),
-                ("fanfare_attempts_total", "outcome status_class"),
-                ("fanfare_attempt_duration_seconds", ""),
-                ("fanfare_first_attempt_delay_seconds", ""),
-                ("fanfare_retry_lateness_seconds", ""),
-                ("fanfare_delivery_latency_seconds", ""),
-                ("fanfare_deliveries_in_flight", ""),
-                ("fanfare_deliveries_in_flight_limit", ""),
-                ("fanfare_claims_total", "result"),
-                ("fanfare_deliveries_diverted_total", "reason"),
-                ("fanfare_redelivered_attempts_total", ""),
-                ("fanfare_deliveries_total", "outcome"),
-            ],
-        ],
-        Service::Scheduler => &[
-            CONSUMERS,
-            &[
-                ("fanfare_retries_scheduled_total", "tier"),
-                ("fanfare_notices_total", "result"),
-                ("fanfare_webhooks_disabled_total", "reason"),
-                ("fanfare_ledger_deliveries", "state"),
-                ("fanfare_ledger_imbalance", ""),
-                ("fanfare_oldest_pending_seconds", "reason"),
-                ("fanfare_oldest_unfanned_seconds", ""),
-                ("fanfare_queue_depth", "queue"),
-                ("fanfare_webhooks", "state"),
-                ("fanfare_jobs", "kind state"),
-            ],
-        ],
-    };
-    [ALL].iter().chain(more).flat_map(|list| list.iter().copied()).collect()
-}
 
 /// Samples of a text as Prometheus reads it: the family, its labels but for a bucket's, and the value.
 struct Samples(Vec<(String, BTreeMap<String, String>, f64)>);
@@ -135,11 +53,6 @@ impl Samples {
             samples.push((family.to_owned(), labels, value.parse()?));
         }
         Ok(Self(samples))
-    }
-
-    fn labels(&self, family: &str) -> Option<BTreeSet<&str>> {
-        let (_, labels, _) = self.0.iter().find(|(name, ..)| name == family)?;
-        Some(labels.keys().map(String::as_str).collect())
     }
 
     /// The one series of a counter or gauge.
@@ -185,18 +98,46 @@ async fn until(fanfare: &Fanfare, service: Service, holds: impl Fn(&Samples) -> 
 }
 
 #[test]
-fn every_metric_is_there_from_the_start_and_counts_what_was_published() {
+fn the_guides_page_of_metrics_is_what_the_services_show_from_the_start() {
+    story(async {
+        let management = broker().await?.management_url();
+        let fanfare = Fanfare::start_with(&[("FANFARE_AMQP__MANAGEMENT_URL", &management)]).await?;
+        let file = repository().join("docs/metrics.md");
+        let now = std::fs::read_to_string(&file)?;
+        let anew = std::env::var_os("UPDATE_SNAPSHOTS").is_some();
+        let deadline = Instant::now() + if anew { SHOWN_WITHIN } else { PATIENCE };
+        loop {
+            let mut texts = Vec::new();
+            for service in Service::ALL {
+                texts.push((service.name(), fanfare.services.get(service).metrics().await?));
+            }
+            let page = page::page(&now, &texts)?;
+            if page == now {
+                break;
+            }
+            if Instant::now() > deadline {
+                ensure!(
+                    anew,
+                    "docs/metrics.md is not what the services show, run `make docs-metrics`: {:#?}",
+                    page.lines().filter(|line| !now.lines().any(|known| known == *line)).collect::<Vec<_>>()
+                );
+                std::fs::write(&file, page)?;
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        fanfare.balance().await
+    });
+}
+
+#[test]
+fn every_metric_counts_what_was_published() {
     story(async {
         let mut fanfare = Fanfare::start_with(&[("FANFARE_SCHEDULER__SPEED", "100")]).await?;
         for service in Service::ALL {
             let text = fanfare.services.get(service).metrics().await?;
             promtool(&["check", "metrics"], &text)?;
             let now = Samples::parse(&text)?;
-            for (family, labels) in own(service) {
-                let found = now.labels(family).with_context(|| format!("{service:?} lacks {family}"))?;
-                let found: Vec<&str> = found.into_iter().collect();
-                ensure!(found.join(" ") == labels, "{service:?}: {family} has {found:?}, not {labels:?}");
-            }
             assert_eq!(now.value("fanfare_ready", &[("service", service.name())])?, 1.0);
             assert_eq!(now.value("fanfare_dependency_up", &[])?, 2.0, "{service:?}");
         }
@@ -289,6 +230,89 @@ fn what_waits_for_its_retry_and_what_is_held_shows_by_its_age_and_one_scheduler_
     });
 }
 
+#[test]
+fn a_delivery_that_is_put_off_says_by_which_limit() {
+    story(async {
+        let mut fanfare = Fanfare::start().await?;
+        let tenant = fanfare.tenant("acme").await?;
+        let (rate, cap, asks) = (Receiver::start().await?, Receiver::start().await?, Receiver::start().await?);
+        cap.answer(Answer::status(200).after(Duration::from_millis(1_500)));
+        asks.answer_in_turn([Answer::status(429).header("retry-after", "2"), Answer::status(200)]);
+        tenant.webhook_with(&rate, "order.rate", &serde_json::json!({ "rateLimit": 1 })).await?;
+        tenant.webhook_with(&cap, "order.cap", &serde_json::json!({ "maxInFlight": 1 })).await?;
+        tenant.webhook_with(&asks, "order.asks", &serde_json::json!({ "retrySchedule": ["1s"] })).await?;
+        let put_off = |reason: &'static str| {
+            move |now: &Samples| Ok(now.value("fanfare_deliveries_diverted_total", &[("reason", reason)])? >= 1.0)
+        };
+        tenant.client.publish(&order("order.asks", 0)).await?;
+        // The receiver's wish is in force once its failure is recorded.
+        let waits = |now: &Samples| Ok(now.value("fanfare_retries_scheduled_total", &[])? >= 1.0);
+        until(&fanfare, Service::Scheduler, waits).await?;
+        let now = samples(&fanfare, Service::Dispatcher).await?;
+        assert_eq!(now.value("fanfare_deliveries_diverted_total", &[])?, 0.0);
+        for total in 1..=3 {
+            for kind in ["order.asks", "order.rate", "order.cap"] {
+                tenant.client.publish(&order(kind, total)).await?;
+            }
+        }
+        for reason in ["retry_after", "rate", "cap"] {
+            until(&fanfare, Service::Dispatcher, put_off(reason)).await?;
+        }
+        requests(&rate, 3).await?;
+        requests(&cap, 3).await?;
+        requests(&asks, 5).await?;
+        fanfare.balance().await
+    });
+}
+
+#[test]
+fn how_many_bytes_are_rejected_shows_where_the_brokers_management_is_known() {
+    story(async {
+        let management = broker().await?.management_url();
+        let mut fanfare = Fanfare::start_with(&[("FANFARE_AMQP__MANAGEMENT_URL", &management)]).await?;
+        fanfare.tenant("acme").await?;
+        let bytes = |queue: &'static str, least: f64, most: f64| {
+            move |now: &Samples| {
+                let found = now.value("fanfare_queue_bytes", &[("queue", queue)]);
+                Ok(found.is_ok_and(|bytes| (least..=most).contains(&bytes)))
+            }
+        };
+        until(&fanfare, Service::Scheduler, bytes("fanfare.rejected", 0.0, 0.0)).await?;
+        let publisher = Publisher::connect(&fanfare.amqp_url).await?;
+        for _ in 0..3 {
+            let structured = lapin::BasicProperties::default().with_content_type("application/cloudevents+json".into());
+            publisher.send("acme.order.paid", "{".repeat(100_000).as_bytes(), structured).await?;
+        }
+        until(&fanfare, Service::Scheduler, bytes("fanfare.rejected", 300_000.0, 310_000.0)).await?;
+        until(&fanfare, Service::Scheduler, bytes("fanfare.dead", 0.0, 0.0)).await?;
+        let now = samples(&fanfare, Service::Scheduler).await?;
+        for queue in ["fanfare.dead", "fanfare.rejected"] {
+            assert_eq!(now.value("fanfare_queue_limit_bytes", &[("queue", queue)])?, f64::from(256 << 20));
+        }
+        fanfare.balance().await
+    });
+}
+
+#[test]
+fn where_the_brokers_management_does_not_answer_bytes_are_missing_and_its_password_is_not_told() {
+    story(async {
+        let right = broker().await?.management_url();
+        let wrong = right.replace("guest:guest", "guest:not-the-word");
+        let fanfare = Fanfare::start_with(&[("FANFARE_AMQP__MANAGEMENT_URL", &wrong)]).await?;
+        let log = || fanfare.services.get(Service::Scheduler).process().log_tail(1_000);
+        let deadline = Instant::now() + PATIENCE;
+        while !log().contains("the broker's management API answers 401") {
+            ensure!(Instant::now() < deadline, "nobody says that it does not answer: {}", log());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        ensure!(!log().contains("not-the-word"), "the log tells the password");
+        let now = samples(&fanfare, Service::Scheduler).await?;
+        ensure!(now.value("fanfare_queue_bytes", &[]).is_err(), "bytes are shown that nobody knows");
+        assert_eq!(now.value("fanfare_queue_limit_bytes", &[])?, f64::from(512 << 20));
+        fanfare.balance().await
+    });
+}
+
 /// Debian's Prometheus over the five services and our alerts, with a scrape a second.
 struct Prometheus {
     url: String,
@@ -353,8 +377,9 @@ fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// All queries of a dashboard, as Grafana would ask them over the last half minute.
-fn panels(dashboard: &str) -> Result<Vec<(String, String)>> {
+/// All queries of a dashboard by their panels' titles, as Grafana would ask them over the last half minute, with its variable
+/// `tenant` set so.
+fn panels(dashboard: &str, tenant: &str) -> Result<Vec<(String, String)>> {
     let text = std::fs::read_to_string(repository().join("deploy/dashboards").join(dashboard))?;
     let dashboard: Value = serde_json::from_str(&text)?;
     let mut queries = Vec::new();
@@ -367,68 +392,110 @@ fn panels(dashboard: &str) -> Result<Vec<(String, String)>> {
         ensure!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "`{title}` has no unit");
         for target in panel["targets"].as_array().context("a panel asks")? {
             let query = target["expr"].as_str().context("a query")?;
-            queries.push((title.to_owned(), query.replace("$__rate_interval", "30s").replace("$__range", "30s")));
+            let query = query.replace("$__rate_interval", "30s").replace("$__range", "30s").replace("$tenant", tenant);
+            queries.push((title.to_owned(), query));
         }
     }
     Ok(queries)
 }
 
+/// Lets a Prometheus scrape a Fanfare with these settings, under a load of the tenant `acme` that comes to the end of all that is
+/// counted; every panel of *Overview* and *Services* must then have an answer, every alert must be well and quiet.
+async fn scraped(changes: &[(&str, &str)], further: impl AsyncFnOnce(&Prometheus) -> Result<()>) -> Result<()> {
+    let management = broker().await?.management_url();
+    let own = [("FANFARE_SCHEDULER__SPEED", "100"), ("FANFARE_AMQP__MANAGEMENT_URL", management.as_str())];
+    let settings: Vec<_> = own.iter().chain(changes).copied().collect();
+    let mut fanfare = Fanfare::start_with(&settings).await?;
+    let prometheus = Prometheus::start(&fanfare)?;
+    let deadline = Instant::now() + PATIENCE;
+    while prometheus.query("sum(up)").await.is_err() {
+        ensure!(Instant::now() < deadline, "prometheus does not answer");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    prometheus.finds("sum(up) == 5").await?;
+    let tenant = fanfare.tenant("acme").await?;
+    let (good, bad) = (Receiver::start().await?, Receiver::start().await?);
+    bad.answer_by(|request| Answer::status(if request.header("fanfare-attempt") == Some("1") { 500 } else { 200 }));
+    tenant.webhook(&good, "order.paid").await?;
+    tenant.webhook(&bad, "order.paid").await?;
+    let enough = AtomicBool::new(false);
+    let load = async {
+        let mut total = 0;
+        // To its end each time: a publisher that goes away in the middle leaves a claim behind.
+        while !enough.load(Ordering::Relaxed) {
+            tenant.client.publish(&order("order.paid", total)).await?;
+            tenant.client.deliveries("limit=1").await?;
+            total += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    let questions = async {
+        prometheus.finds("sum(fanfare_retry_lateness_seconds_count) > 0").await?;
+        prometheus.finds("sum(fanfare_ledger_deliveries{state=\"delivered\"}) > 0").await?;
+        for dashboard in ["overview.json", "services.json"] {
+            for (title, query) in panels(dashboard, "")? {
+                prometheus.finds(&query).await.with_context(|| format!("{dashboard}, panel `{title}`"))?;
+            }
+        }
+        further(&prometheus).await?;
+        let told = prometheus.ask("/api/v1/rules").await?;
+        let groups = told["data"]["groups"].as_array().context("groups of rules")?.iter();
+        let rules: Vec<&Value> = groups.filter_map(|group| group["rules"].as_array()).flatten().collect();
+        ensure!(rules.len() > 20, "{} alerts", rules.len());
+        for rule in rules {
+            ensure!(rule["health"] == "ok", "{rule}");
+            let runbook = rule["annotations"]["runbook_url"].as_str();
+            ensure!(runbook.is_some_and(|url| url.contains("#fanfare")), "{rule}");
+            ensure!(rule["state"] == "inactive", "under an ordinary load this fires: {rule}");
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    let questions = async {
+        let asked = questions.await;
+        enough.store(true, Ordering::Relaxed);
+        asked
+    };
+    let (asked, loaded) = tokio::join!(questions, load);
+    asked?;
+    loaded?;
+    fanfare.balance().await
+}
+
+/// The panel of *Tenant* that says whether tenants are told apart.
+const TOLD_APART: &str = "Tenants told apart";
+
 #[test]
 fn a_prometheus_scrapes_all_and_every_panel_and_alert_has_an_answer() {
-    story(async {
-        let mut fanfare = Fanfare::start_with(&[("FANFARE_SCHEDULER__SPEED", "100")]).await?;
-        let prometheus = Prometheus::start(&fanfare)?;
-        let deadline = Instant::now() + PATIENCE;
-        while prometheus.query("sum(up)").await.is_err() {
-            ensure!(Instant::now() < deadline, "prometheus does not answer");
-            tokio::time::sleep(Duration::from_millis(200)).await;
+    story(scraped(&[], async |prometheus| {
+        // Tenants are as one: Grafana's variable is then empty, and so is every panel but the one that says so.
+        for (title, query) in panels("tenant.json", "")? {
+            let found = prometheus.query(&query).await?;
+            let values: Vec<_> = found.iter().map(|series| &series["value"][1]).collect();
+            let expected: &[&str] = if title == TOLD_APART { &["0"] } else { &[] };
+            ensure!(values == expected, "tenant.json, panel `{title}`: {found:?}");
         }
-        prometheus.finds("sum(up) == 5").await?;
-        let tenant = fanfare.tenant("acme").await?;
-        let (good, bad) = (Receiver::start().await?, Receiver::start().await?);
-        bad.answer_by(|request| Answer::status(if request.header("fanfare-attempt") == Some("1") { 500 } else { 200 }));
-        tenant.webhook(&good, "order.paid").await?;
-        tenant.webhook(&bad, "order.paid").await?;
-        let enough = AtomicBool::new(false);
-        let load = async {
-            let mut total = 0;
-            // To its end each time: a publisher that goes away in the middle leaves a claim behind.
-            while !enough.load(Ordering::Relaxed) {
-                tenant.client.publish(&order("order.paid", total)).await?;
-                tenant.client.deliveries("limit=1").await?;
-                total += 1;
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            Ok::<_, anyhow::Error>(())
-        };
-        let questions = async {
-            prometheus.finds("sum(fanfare_retry_lateness_seconds_count) > 0").await?;
-            prometheus.finds("max(fanfare_ledger_deliveries{state=\"delivered\"}) > 0").await?;
-            for dashboard in ["overview.json", "services.json"] {
-                for (title, query) in panels(dashboard)? {
-                    prometheus.finds(&query).await.with_context(|| format!("{dashboard}, panel `{title}`"))?;
-                }
-            }
-            let told = prometheus.ask("/api/v1/rules").await?;
-            let groups = told["data"]["groups"].as_array().context("groups of rules")?.iter();
-            let rules: Vec<&Value> = groups.filter_map(|group| group["rules"].as_array()).flatten().collect();
-            ensure!(rules.len() > 20, "{} alerts", rules.len());
-            for rule in rules {
-                ensure!(rule["health"] == "ok", "{rule}");
-                let runbook = rule["annotations"]["runbook_url"].as_str();
-                ensure!(runbook.is_some_and(|url| url.contains("#fanfare")), "{rule}");
-                ensure!(rule["state"] == "inactive", "under an ordinary load this fires: {rule}");
-            }
-            Ok::<_, anyhow::Error>(())
-        };
-        let questions = async {
-            let asked = questions.await;
-            enough.store(true, Ordering::Relaxed);
-            asked
-        };
-        let (asked, loaded) = tokio::join!(questions, load);
-        asked?;
-        loaded?;
-        fanfare.balance().await
-    });
+        Ok(())
+    }));
+}
+
+#[test]
+fn where_it_is_wanted_metrics_tell_tenants_apart_and_every_panel_and_alert_is_right_all_the_same() {
+    story(scraped(&[("FANFARE_TELEMETRY__TENANT_LABELS", "true")], async |prometheus| {
+        for (title, query) in panels("tenant.json", "acme")? {
+            prometheus.finds(&query).await.with_context(|| format!("tenant.json, panel `{title}`"))?;
+        }
+        for query in [
+            "fanfare_attempts_total{tenant=\"acme\",outcome=\"success\"} > 0",
+            "fanfare_attempts_total{tenant=\"acme\",outcome=\"timeout\"} == 0",
+            "fanfare_deliveries_total{tenant=\"acme\",outcome=\"delivered\"} > 0",
+            "fanfare_deliveries_total{tenant=\"other\",outcome=\"delivered\"} == 0",
+            "fanfare_ledger_deliveries{tenant=\"acme\",state=\"delivered\"} > 0",
+            "fanfare_ledger_deliveries{tenant=\"other\",state=\"delivered\"} == 0",
+            "fanfare_oldest_pending_seconds{tenant=\"acme\",reason=\"held\"} == 0",
+        ] {
+            prometheus.finds(query).await?;
+        }
+        Ok(())
+    }));
 }

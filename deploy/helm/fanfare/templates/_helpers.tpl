@@ -72,7 +72,8 @@ api: {admin: 9105, http: 8081}
 {{- $_ := set $ours "catalogs" (dict "path" "/etc/fanfare/catalogs") }}
 {{- end }}
 {{- if .Values.rabbitmqCluster.enabled }}
-{{- $_ := set $ours "amqp" (dict "url" (printf "amqp://%s-rabbitmq:5672/%%2f" (include "fanfare.fullname" .))) }}
+{{- $broker := printf "%s-rabbitmq" (include "fanfare.fullname" .) }}
+{{- $_ := set $ours "amqp" (dict "url" (printf "amqp://%s:5672/%%2f" $broker) "management_url" (printf "http://%s:15672" $broker)) }}
 {{- end }}
 {{- range $section, $keys := mustMergeOverwrite $settings $ours }}
 {{- if $keys }}
@@ -97,7 +98,10 @@ api: {admin: 9105, http: 8081}
 {{- $wires = append $wires (list "log-redis-url" "FANFARE_LOG__REDIS_URL" true) }}
 {{- if has $service (list "api" "dispatcher") }}{{ $wires = append $wires (list "secrets-keys" "FANFARE_SECRETS__KEYS" false) }}{{ end }}
 {{- if eq $service "api" }}{{ $wires = append $wires (list "admin-token" "FANFARE_API__ADMIN_TOKEN" false) }}{{ end }}
-{{- if eq $service "scheduler" }}{{ $wires = append $wires (list "smtp-url" "FANFARE_SMTP__URL" true) }}{{ end }}
+{{- if eq $service "scheduler" }}
+{{- $wires = append $wires (list "smtp-url" "FANFARE_SMTP__URL" true) }}
+{{- if not (or $root.Values.rabbitmqCluster.enabled $amqp.management_url) }}{{ $wires = append $wires (list "amqp-management-url" "FANFARE_AMQP__MANAGEMENT_URL" true) }}{{ end }}
+{{- end }}
 {{- range $key, $name := dict "amqp-username" "FANFARE_AMQP__USERNAME" "amqp-password" "FANFARE_AMQP__PASSWORD" "redis-username" "FANFARE_REDIS__USERNAME" "redis-password" "FANFARE_REDIS__PASSWORD" }}
 {{- if index $secrets $key }}{{ $wires = append $wires (list $key $name false) }}{{ end }}
 {{- end }}

@@ -3,7 +3,8 @@
 --   around each (`*`: nobody is to be held dead), then per delivery: ulid, field (webhook, or webhook_r<job>), token,
 --   and with blanks between: attempt, epoch, accepted ms, shape
 -- Returns per delivery one text, a verdict and with blanks between
---   go: revision, claims before this one, first attempt ms        wait: ms
+--   go: revision, claims before this one, first attempt ms        wait: ms, the webhook's limit that keeps it
+--     (cap, rate, retry_after; `-`: another has it)
 --   retry (its message may be lost): attempt, due ms, epoch      ended (its consequences are not drawn): reason
 --   done | stale | held | cancelled | odd (a record of an unknown form): nothing
 local version = config_version()
@@ -94,7 +95,7 @@ local function decide(i, ulid, field, event, text)
   elseif epoch < r.epoch or attempt < r.attempt then
     if r.published == '0' then answer('retry ' .. r.attempt .. ' ' .. r.due .. ' ' .. r.epoch) else answer('stale') end
   elseif tonumber(r.lease) > now and lives(r.token) then
-    answer('wait ' .. int(math.min(tonumber(r.lease) - now, 2000)))
+    answer('wait ' .. int(math.min(tonumber(r.lease) - now, 2000)) .. ' -')
   else
     local w = webhook(id)
     -- What a dead dispatcher holds of the webhook's room for this delivery is this delivery's.
@@ -122,13 +123,13 @@ local function decide(i, ulid, field, event, text)
       close(event, ulid, retention, r)
       answer('ended poison')
     elseif w.pause > now then
-      answer('wait ' .. int(w.pause - now))
+      answer('wait ' .. int(w.pause - now) .. ' retry_after')
     elseif w.room + own <= 0 then
-      answer('wait 250')
+      answer('wait 250 cap')
     else
       local wait = w.rate > 0 and over_rate(id, w.rate)
       if wait then
-        answer('wait ' .. wait)
+        answer('wait ' .. wait .. ' rate')
       else
         local before = r.claims
         r.lease, r.token, r.claims = ends, ARGV[i + 2], before + 1
