@@ -98,7 +98,8 @@ def up() -> None:
 
 
 def accepted(key: str, total: int) -> None:
-    until("ingest accepts an event", lambda: ask(f"{INGEST}/v1/events", key, {"type": "order.paid", "data": {"total": total}}))
+    event = {"id": f"order-{total}", "type": "order.paid", "data": {"total": total}}  # once, however often it is tried
+    until("ingest accepts an event", lambda: ask(f"{INGEST}/v1/events", key, event))
 
 
 def arrives(received: queue.Queue, key: str, total: int) -> None:
