@@ -1,8 +1,10 @@
 # `make` alone lists what there is.
-.PHONY: help run test test-trixie check-alerts bench check-deploy k8s docs-settings docs-metrics fmt lint
+.PHONY: help run test test-trixie check-alerts bench check-deploy check-image image k8s docs-settings docs-metrics fmt lint
 .DEFAULT_GOAL := help
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+ENGINE := docker
+IMAGE := fanfare:0.1.0
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -34,10 +36,20 @@ bench: ## throughput, latency and cost, beside the floor
 	cargo build --release --workspace --bins
 	$(TARGET)/release/fanfare-bench
 
-check-deploy: ## the chart, k8s/, the image's recipe and the guide, without a cluster
+check-deploy: ## the chart, k8s/, the image's last stage, the compose file and the guide, without a cluster
 	cargo build --workspace --bins
 	@deploy/check
 	@deploy/image/check
+	@deploy/compose/check
+
+check-image: ## the whole Dockerfile over stand-ins for its bases, and the compose file with it (a release build; as root)
+	@deploy/check dockerfile
+	@deploy/image/check whole
+	@deploy/compose/check whole
+
+image: ## the image, as IMAGE=fanfare:0.1.0, by ENGINE=docker (or podman, buildah)
+	DOCKER_BUILDKIT=1 $(ENGINE) build --file deploy/image/Dockerfile --tag $(IMAGE) \
+	  --build-arg FANFARE_REVISION=$$(git rev-parse --short HEAD) .
 
 k8s: ## write k8s/ anew from the chart, and the chart's copies of rules and dashboards
 	@deploy/check k8s
