@@ -5,6 +5,7 @@ mod attempt_view; // an attempt as shown
 mod auth; // who asks, and whether they may
 mod catalog; // event types and triggers
 mod check_catalog; // --check-catalog
+mod check_delivery; // --check-delivery
 mod deliveries; // what became of deliveries
 mod docs; // the description for people
 mod etag; // revisions, If-Match
@@ -38,6 +39,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     check_catalog::answer(std::env::args()); // answers --check-catalog itself
+    Box::pin(check_delivery::answer(std::env::args())).await; // answers --check-delivery itself
     let settings = fanfare_runtime::settings(Service::Api)?; // answers --help and --check-config itself
     let sealer = Sealer::parse(settings.secrets.keys.as_deref().unwrap_or_default())
         .map_err(|why| anyhow::anyhow!("setting FANFARE_SECRETS__KEYS: {why}"))?;

@@ -3,6 +3,7 @@
 mod fanfare; // one Fanfare for one test, and how its books are balanced
 
 mod acceptance; // the same id again, and what ingest answers while its dependencies are away
+mod check_delivery; // the helm test's event, there and back
 mod cost; // broker messages and Redis calls per delivery
 mod crashes; // each service stopped dead at each step
 mod delivery; // an event reaches its receiver
