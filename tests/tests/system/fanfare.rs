@@ -104,6 +104,12 @@ impl Fanfare {
         Ok(Tenant { id: id.to_owned(), client })
     }
 
+    /// A tenant that is there already, by its key.
+    pub(crate) fn tenant_with_key(&mut self, id: &str, key: &str) -> Tenant {
+        self.tenants.push(id.to_owned());
+        Tenant { id: id.to_owned(), client: self.operator.with_token(key) }
+    }
+
     pub(crate) async fn redis_connection(&self) -> Result<redis::aio::MultiplexedConnection> {
         let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
         Ok(redis::Client::open(self.redis.url())?.get_multiplexed_async_connection_with_config(&config).await?)

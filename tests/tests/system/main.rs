@@ -22,6 +22,7 @@ mod records; // the one form of a delivery's record
 mod resilience; // what goes wrong with one stays there
 mod retries; // failures come back
 mod run; // what `make run` shows
+mod stored_forms; // what a release stored, the next works on
 mod test_on_save; // what its target refuses is not saved
 mod waits; // delays live in the broker
 mod webhooks; // a change is in force at once
