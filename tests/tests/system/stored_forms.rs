@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -22,6 +22,8 @@ use crate::fanfare::{Fanfare, PATIENCE, broker, order, story};
 
 /// Seals the secrets in the recorded forms: of use for nothing else.
 const SECRETS_KEYS: (&str, &str) = ("FANFARE_SECRETS__KEYS", "forms:c3RvcmVkIGZvcm1zIG9mIGEgdGVzdCwgbm9zZWNyZXQ=");
+/// How long an upgrade takes here: longer than the retries recorded wait.
+const UPGRADE_MS: u64 = 120_000;
 /// Stands in recorded forms for the receiver's port, which is another each time; as long as any of ours.
 const PORT: &str = "127.0.0.1:00000";
 
@@ -86,6 +88,8 @@ struct Told {
     events: BTreeMap<String, (String, String)>,
     /// An event that was accepted: the same again is none.
     accepted: Value,
+    /// When all this was, in unix milliseconds.
+    recorded: u64,
 }
 
 /// All that was recorded of a release.
@@ -96,16 +100,20 @@ struct Forms {
 }
 
 impl Forms {
+    /// As if it had been recorded an upgrade's time ago: what is out of its retention is gone, and rightly so.
     fn read(folder: &Path, port: u16) -> Result<Self> {
         let text = |name: &str| -> Result<String> {
             let path = folder.join(name);
             let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
             Ok(text.replace(PORT, &format!("127.0.0.1:{port}")))
         };
+        let told: Told = serde_json::from_str(&text("told.json")?)?;
+        let to = now_ms()? - UPGRADE_MS;
+        let later = |name: &str| text(name).map(|text| moved(&text, told.recorded, to));
         Ok(Self {
-            keys: serde_json::from_str(&text("redis.json")?)?,
-            messages: serde_json::from_str(&text("broker.json")?)?,
-            told: serde_json::from_str(&text("told.json")?)?,
+            keys: serde_json::from_str(&later("redis.json")?)?,
+            messages: serde_json::from_str(&later("broker.json")?)?,
+            told,
         })
     }
 
@@ -119,6 +127,26 @@ impl Forms {
         }
         Ok(())
     }
+}
+
+fn now_ms() -> Result<u64> {
+    Ok(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?)
+}
+
+/// The text with every unix time in milliseconds that is within an hour of `from` as far from `to`.
+fn moved(text: &str, from: u64, to: u64) -> String {
+    let mut moved = String::with_capacity(text.len());
+    for part in text.split_inclusive(|c: char| !c.is_ascii_digit()) {
+        let digits = part.trim_end_matches(|c: char| !c.is_ascii_digit());
+        match digits.parse::<u64>() {
+            Ok(time) if digits.len() == 13 && time.abs_diff(from) < 3_600_000 => {
+                moved += &(to + time - from).to_string();
+                moved += &part[digits.len()..];
+            }
+            _ => moved += part,
+        }
+    }
+    moved
 }
 
 async fn redis_to(redis: &Redis) -> Result<redis::aio::MultiplexedConnection> {
@@ -347,6 +375,7 @@ async fn record(folder: &Path) -> Result<()> {
     fanfare.services.ingest.kill();
     fanfare.services.api.kill();
 
+    told.recorded = now_ms()?;
     let messages = queued(broker, &fanfare).await?;
     let keys = stored(&fanfare.redis).await?;
     for queue in ["fanfare.events.", "fanfare.deliveries", "fanfare.outcomes", "fanfare.notices", "fanfare.tier."] {
