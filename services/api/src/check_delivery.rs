@@ -276,7 +276,7 @@ impl Client {
         Ok(Logged {
             made: true,
             delivered: delivery["status"] == "delivered",
-            failure: attempts.filter_map(failed).last(),
+            failure: attempts.filter_map(failed).next_back(),
         })
     }
 }

@@ -178,7 +178,7 @@ async fn stored(server: &Redis) -> Result<Vec<Key>> {
                     redis::cmd("XRANGE").arg(&key).arg("-").arg("+").query_async(&mut redis).await?;
                 entries.into_iter().map(|(id, fields)| [vec![id], fields].concat()).collect()
             }
-            gone if gone == "none" => continue,
+            "none" => continue, // it has just lived out its time
             other => anyhow::bail!("`{key}` is a {other}: this story knows no such kind"),
         };
         let members = members.into_iter().map(|member| member.into_iter().map(Bytes::from).collect()).collect();
@@ -305,7 +305,7 @@ async fn record(folder: &Path) -> Result<()> {
     let mut told = Told { key: tenant.client.token().to_owned(), ..Told::default() };
     let made = fanfare.operator.post("/v1/keys", &json!({})).await?;
     told.operator_key = made["key"].as_str().context("a key")?.to_owned();
-    for (path, trigger, fields) in [
+    for (path, trigger, mut fields) in [
         ("/well", "order.paid", json!({ "headers": { "x-team": "hooks" }, "name": "well", "rateLimit": 1000 })),
         ("/failing", "order.failing", json!({ "retrySchedule": ["60s", "60s"] })),
         ("/later", "order.later", json!({ "retrySchedule": ["60s", "60s"], "maxInFlight": 3 })),
@@ -316,9 +316,8 @@ async fn record(folder: &Path) -> Result<()> {
         ("/told", "fanfare.webhook.disabled", json!({})),
         ("/large", "order.large", json!({ "filter": { "data": { "kind": ["large"] } } })),
     ] {
-        let mut body = json!({ "target": receiver.url(path), "triggers": [trigger] });
-        body.as_object_mut().zip(fields.as_object()).map(|(body, fields)| body.extend(fields.clone()));
-        let webhook = tenant.client.create_webhook(&body).await?;
+        fields["target"] = receiver.url(path).into();
+        let webhook = tenant.webhook_with(&receiver, trigger, &fields).await?;
         told.webhooks.insert(path.to_owned(), (webhook.id, webhook.secret));
     }
     let rotated = tenant
