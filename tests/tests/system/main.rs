@@ -20,6 +20,7 @@ mod notices; // mails and operational events
 mod products; // the five products, request by request
 mod records; // the one form of a delivery's record
 mod resilience; // what goes wrong with one stays there
+mod restored; // Redis put back from a copy, a broker lost
 mod retries; // failures come back
 mod run; // what `make run` shows
 mod stored_forms; // what a release stored, the next works on

@@ -33,7 +33,7 @@ fn folder() -> PathBuf {
 
 /// A key of Redis: its members are what its type's own command takes, in order.
 #[derive(Serialize, Deserialize)]
-struct Key {
+pub(crate) struct Key {
     key: String,
     kind: String,
     /// How long it has to live, in milliseconds; absent: for ever.
@@ -154,7 +154,7 @@ async fn redis_to(redis: &Redis) -> Result<redis::aio::MultiplexedConnection> {
 }
 
 /// Everything in a Redis.
-async fn stored(server: &Redis) -> Result<Vec<Key>> {
+pub(crate) async fn stored(server: &Redis) -> Result<Vec<Key>> {
     let mut redis = redis_to(server).await?;
     let mut names: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut redis).await?;
     names.sort();
@@ -195,7 +195,7 @@ fn ones(members: Vec<Vec<u8>>) -> Vec<Vec<Vec<u8>>> {
     members.into_iter().map(|member| vec![member]).collect()
 }
 
-async fn store(server: &Redis, keys: &[Key]) -> Result<()> {
+pub(crate) async fn store(server: &Redis, keys: &[Key]) -> Result<()> {
     let mut redis = redis_to(server).await?;
     for Key { key, kind, ttl, members } in keys {
         let command = match kind.as_str() {
