@@ -13,6 +13,7 @@ mod failover; // a primary of Redis that dies, and a cluster
 mod gives_up; // a product's webhook gives up, and comes back
 mod held; // what a webhook that gets no deliveries holds
 mod input; // what bad input gets
+mod keys; // the keys that seal secrets are changed
 mod languages; // publishers and receivers in Python
 mod management; // the management API by a document's own commands
 mod metrics; // what the services say of themselves
