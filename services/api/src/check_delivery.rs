@@ -17,7 +17,7 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
 use fanfare_domain::{Target, TargetError, TargetRules, signature};
-use fanfare_runtime::Service;
+use fanfare_runtime::{Service, Settings};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -42,13 +42,20 @@ const ANSWER_MAX_BYTES: usize = 1 << 20;
 const POLL: Duration = Duration::from_millis(250);
 
 /// Answers `--check-delivery` and then ends the process: with 0 where the event came as far as it may, else with 1.
-pub(crate) async fn answer(arguments: impl Iterator<Item = String>) {
+pub(crate) fn answer(arguments: impl Iterator<Item = String>) {
     let mut arguments = arguments.skip(1).skip_while(|argument| argument != "--check-delivery");
     if arguments.next().is_none() {
         return;
     }
     let arguments: Vec<String> = arguments.collect();
-    let checked = check(&arguments).await;
+    let checked = fanfare_runtime::checked_settings(Service::Api).and_then(|settings| {
+        let mut said = String::new();
+        let asked = async {
+            said = check(&settings, &arguments).await?;
+            Ok(())
+        };
+        fanfare_runtime::run(&settings.runtime, asked).map(|()| said)
+    });
     // Whoever asked may have gone: there is nobody left to tell.
     let _ = match &checked {
         Ok(said) => writeln!(std::io::stdout(), "{said}"),
@@ -57,7 +64,7 @@ pub(crate) async fn answer(arguments: impl Iterator<Item = String>) {
     std::process::exit(i32::from(checked.is_err()));
 }
 
-async fn check(arguments: &[String]) -> anyhow::Result<String> {
+async fn check(settings: &Settings, arguments: &[String]) -> anyhow::Result<String> {
     let [api, ingest, address, port] = arguments else {
         bail!(
             "`--check-delivery` takes four arguments: the api's URL, ingest's URL, this machine's IP address, a port"
@@ -65,7 +72,6 @@ async fn check(arguments: &[String]) -> anyhow::Result<String> {
     };
     let address: IpAddr = address.parse().with_context(|| format!("`{address}` is no IP address"))?;
     let here = SocketAddr::new(address, port.parse().with_context(|| format!("`{port}` is no port"))?);
-    let settings = fanfare_runtime::checked_settings(Service::Api)?;
     let token = settings.api.admin_token.clone().unwrap_or_default();
     let operator = Client { server: Server::parse(api)?, token };
     let ingest = Server::parse(ingest)?;

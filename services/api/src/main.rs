@@ -29,21 +29,24 @@ mod webhooks; // webhooks: list, read, write, enable, rotate
 use anyhow::Context;
 use fanfare_bus::{Bus, Link};
 use fanfare_catalog::Catalogs;
-use fanfare_runtime::{HttpMetrics, Service};
+use fanfare_runtime::{HttpMetrics, Service, Settings};
 use fanfare_store::{Configuration, Redis, Sealer};
 
 /// Many small, short-lived pieces on several threads: what the system's allocator is slow at.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     check_catalog::answer(std::env::args()); // answers --check-catalog itself
-    Box::pin(check_delivery::answer(std::env::args())).await; // answers --check-delivery itself
+    check_delivery::answer(std::env::args()); // answers --check-delivery itself
     let settings = fanfare_runtime::settings(Service::Api)?; // answers --help and --check-config itself
+    fanfare_runtime::run(&settings.runtime, serve(&settings))
+}
+
+async fn serve(settings: &Settings) -> anyhow::Result<()> {
     let sealer = Sealer::parse(settings.secrets.keys.as_deref().unwrap_or_default())
         .map_err(|why| anyhow::anyhow!("setting FANFARE_SECRETS__KEYS: {why}"))?;
-    let mut tasks = fanfare_runtime::start(Service::Api, &settings).await?; // probes answer from here on
+    let mut tasks = fanfare_runtime::start(Service::Api, settings).await?; // probes answer from here on
     let catalogs = Catalogs::load(settings.catalogs.path.as_deref())?;
     app::check_collections(&catalogs)?;
     let redis = Redis::new(&settings.redis.connection()).context("setting FANFARE_REDIS__URL")?;

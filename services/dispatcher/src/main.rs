@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use fanfare_bus::Bus;
 use fanfare_catalog::Catalogs;
-use fanfare_runtime::Service;
+use fanfare_runtime::{Service, Settings};
 use fanfare_store::{CatalogTexts, Configuration, Deliveries, Life, Redis, Sealer};
 
 /// How much longer a claim holds than its attempt may take.
@@ -24,12 +24,15 @@ const LEASE_MARGIN: Duration = Duration::from_secs(5);
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let settings = fanfare_runtime::settings(Service::Dispatcher)?; // answers --help and --check-config itself
+    fanfare_runtime::run(&settings.runtime, serve(&settings))
+}
+
+async fn serve(settings: &Settings) -> anyhow::Result<()> {
     let sealer = Sealer::parse(settings.secrets.keys.as_deref().unwrap_or_default())
         .map_err(|why| anyhow::anyhow!("setting FANFARE_SECRETS__KEYS: {why}"))?;
-    let mut tasks = fanfare_runtime::start(Service::Dispatcher, &settings).await?;
+    let mut tasks = fanfare_runtime::start(Service::Dispatcher, settings).await?;
     let catalogs = Catalogs::load(settings.catalogs.path.as_deref())?;
     let redis = Redis::new(&settings.redis.connection()).context("setting FANFARE_REDIS__URL")?;
     let Some(configuration) = Configuration::load(&redis, tasks.stop()).await else { return tasks.finish().await };

@@ -8,17 +8,20 @@ use std::sync::Arc;
 use anyhow::Context;
 use fanfare_bus::{Bus, Stuck, topology};
 use fanfare_catalog::Catalogs;
-use fanfare_runtime::Service;
+use fanfare_runtime::{Service, Settings};
 use fanfare_store::{CatalogTexts, Configuration, Events, Redis};
 
 /// Many small, short-lived pieces on several threads: what the system's allocator is slow at.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let settings = fanfare_runtime::settings(Service::Fanout)?; // answers --help and --check-config itself
-    let mut tasks = fanfare_runtime::start(Service::Fanout, &settings).await?;
+    fanfare_runtime::run(&settings.runtime, serve(&settings))
+}
+
+async fn serve(settings: &Settings) -> anyhow::Result<()> {
+    let mut tasks = fanfare_runtime::start(Service::Fanout, settings).await?;
     let catalogs = Catalogs::load(settings.catalogs.path.as_deref())?;
     let redis = Redis::new(&settings.redis.connection()).context("setting FANFARE_REDIS__URL")?;
     // Before anything is consumed: an index that is not loaded must never count as "nobody wants it".

@@ -10,17 +10,20 @@ use std::sync::Arc;
 use anyhow::Context;
 use fanfare_bus::Bus;
 use fanfare_catalog::Catalogs;
-use fanfare_runtime::Service;
+use fanfare_runtime::{Service, Settings};
 use fanfare_store::{Configuration, Events, Redis};
 
 /// Many small, short-lived pieces on several threads: what the system's allocator is slow at.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let settings = fanfare_runtime::settings(Service::Ingest)?; // answers --help and --check-config itself
-    let mut tasks = fanfare_runtime::start(Service::Ingest, &settings).await?;
+    fanfare_runtime::run(&settings.runtime, serve(&settings))
+}
+
+async fn serve(settings: &Settings) -> anyhow::Result<()> {
+    let mut tasks = fanfare_runtime::start(Service::Ingest, settings).await?;
     let catalogs = Catalogs::load(settings.catalogs.path.as_deref())?;
     let redis = Redis::new(&settings.redis.connection()).context("setting FANFARE_REDIS__URL")?;
     let Some(configuration) = Configuration::load(&redis, tasks.stop()).await else { return tasks.finish().await };

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use fanfare_bus::{Bus, topology};
-use fanfare_runtime::Service;
+use fanfare_runtime::{Service, Settings};
 use fanfare_store::{Configuration, Deliveries, Events, HotLog, Jobs, Redis, Standing, Tenants};
 
 /// Messages of one queue at work at once.
@@ -26,10 +26,13 @@ const NOTICES: u16 = 8;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let settings = fanfare_runtime::settings(Service::Scheduler)?; // answers --help and --check-config itself
-    let mut tasks = fanfare_runtime::start(Service::Scheduler, &settings).await?;
+    fanfare_runtime::run(&settings.runtime, serve(&settings))
+}
+
+async fn serve(settings: &Settings) -> anyhow::Result<()> {
+    let mut tasks = fanfare_runtime::start(Service::Scheduler, settings).await?;
     let speed = settings.scheduler.speed;
     if speed != 1 {
         tracing::warn!(speed, "every retry delay is divided: for showing and testing only (FANFARE_SCHEDULER__SPEED)");

@@ -14,7 +14,7 @@ pub use http_metrics::HttpMetrics;
 pub use problem::Problem;
 pub use settings::{
     AdminSettings, AmqpSection, ApiSettings, CatalogSettings, DispatcherSettings, IngestSettings, LogSettings,
-    RedisSection, SchedulerSettings, SecretSettings, Service, Settings, SmtpSettings, TargetSettings,
+    RedisSection, RuntimeSettings, SchedulerSettings, SecretSettings, Service, Settings, SmtpSettings, TargetSettings,
     TelemetrySettings, checked_settings, settings,
 };
-pub use tasks::{Tasks, start};
+pub use tasks::{Tasks, run, start};

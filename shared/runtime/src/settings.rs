@@ -87,6 +87,7 @@ pub struct Settings {
     pub targets: TargetSettings,
     pub dispatcher: DispatcherSettings,
     pub scheduler: SchedulerSettings,
+    pub runtime: RuntimeSettings,
     pub shutdown: ShutdownSettings,
     pub console: ConsoleSettings,
     pub telemetry: TelemetrySettings,
@@ -254,6 +255,15 @@ section! {
         /// Divides every retry delay, to show and test long timetables.
         #[de("parsed")]
         speed: u32 = 1,
+    }
+}
+
+section! {
+    /// What a process takes of its machine.
+    RuntimeSettings "runtime" {
+        /// Threads that work side by side; 0: half of the processors, 1 to 4. More throughput comes with more replicas.
+        #[de("parsed")]
+        threads: usize = 0,
     }
 }
 
@@ -559,6 +569,7 @@ fn help_rows() -> Vec<(&'static str, &'static str, &'static str)> {
         TargetSettings::HELP,
         DispatcherSettings::HELP,
         SchedulerSettings::HELP,
+        RuntimeSettings::HELP,
         ShutdownSettings::HELP,
         ConsoleSettings::HELP,
         TelemetrySettings::HELP,

@@ -1,6 +1,6 @@
 //! A service's life: start, run, drain, end. A task has a name, and a shutdown says whose work is late.
 
-use std::{collections::HashMap, future::Future, io::IsTerminal, time::Duration};
+use std::{collections::HashMap, future::Future, io::IsTerminal, num::NonZero, time::Duration};
 
 use anyhow::Context;
 use fanfare_metrics::{gauge, gauges};
@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     admin::{self, Health, Phase},
-    settings::{Service, Settings, TelemetrySettings},
+    settings::{RuntimeSettings, Service, Settings, TelemetrySettings},
 };
 
 /// The tasks of a process, and what they share.
@@ -24,6 +24,20 @@ pub struct Tasks {
     stop: CancellationToken,
     grace: Duration,
     health: Health,
+}
+
+/// Threads at most where the settings name no number: what needs more wants replicas.
+const MOST_THREADS: usize = 4;
+
+/// Does the work of a service's `main` on as many threads as the settings say. What these services do is pass small things
+/// on: work that moves between threads costs more than it gains, where other processes want the processors, too.
+pub fn run(settings: &RuntimeSettings, main: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let threads = match settings.threads {
+        0 => (processors / 2).clamp(1, MOST_THREADS),
+        named => named,
+    };
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?.block_on(main)
 }
 
 /// Sets up telemetry, signals and the admin port, which answers while the rest still waits for its dependencies.

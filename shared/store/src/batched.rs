@@ -1,7 +1,8 @@
-//! Calls of one script by many callers, gathered: what comes while earlier calls are under way goes out together, one call
-//! per tenant, pipelined. One by one they cost ten times as much (delivery.md, Redis, state).
+//! Calls of scripts by many callers, gathered: what comes while earlier calls are under way goes out together, one run of a
+//! script per tenant, pipelined. One by one they cost ten times as much (delivery.md, Redis, state). Scripts that one service
+//! calls share their pipelines, since each costs Redis a sync of its append-only file.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, fmt::Display, io::Write, sync::Arc, time::Duration};
 
 use fanfare_domain::TenantId;
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -20,6 +21,8 @@ const CALLS_PER_RUN: usize = 64;
 const CALLS_PER_PIPELINE: usize = 256;
 /// Calls that callers may have handed over.
 const WAITING: usize = 4_096;
+/// How long a lazy call waits for a pipeline to go along with.
+const LINGER: Duration = Duration::from_millis(20);
 
 /// A script, and the shape of its answers.
 pub(crate) struct Shape {
@@ -32,11 +35,41 @@ pub(crate) struct Shape {
     pub(crate) leading: usize,
     /// Values per call.
     pub(crate) answers: usize,
+    /// Nobody waits for it: it goes along with other calls, or alone after a while.
+    pub(crate) lazy: bool,
+}
+
+/// A call's arguments, in one piece.
+#[derive(Debug, Default)]
+pub(crate) struct Args {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Args {
+    pub(crate) fn with(mut self, arg: &[u8]) -> Self {
+        self.bytes.extend_from_slice(arg);
+        self.ends.push(self.bytes.len());
+        self
+    }
+
+    pub(crate) fn shown(mut self, arg: impl Display) -> Self {
+        write!(self.bytes, "{arg}").expect("memory takes what is written to it");
+        self.ends.push(self.bytes.len());
+        self
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
+    }
 }
 
 struct Call {
+    /// Which of the gatherer's shapes.
+    shape: usize,
     tenant: TenantId,
-    args: Vec<Vec<u8>>,
+    args: Args,
     done: oneshot::Sender<Result<Vec<Value>, StoreError>>,
 }
 
@@ -44,41 +77,52 @@ struct Call {
 #[derive(Clone)]
 pub(crate) struct Batched {
     calls: mpsc::Sender<Call>,
+    shape: usize,
 }
 
 impl Batched {
-    pub(crate) fn start(redis: Redis, shape: Shape) -> Self {
+    /// Scripts that go out together. Those with long arguments first: Redis reads a pipeline in pieces, and what it reads last
+    /// should hold as many runs as can be.
+    pub(crate) fn start<const N: usize>(redis: Redis, shapes: [Shape; N]) -> [Self; N] {
         let (calls, queue) = mpsc::channel(WAITING);
-        let gatherer =
-            Gatherer { redis, shape: Arc::new(shape), waiting: VecDeque::new(), under_way: FuturesUnordered::new() };
+        let gatherer = Gatherer {
+            redis,
+            shapes: Arc::new(shapes.into()),
+            waiting: VecDeque::new(),
+            lazy: Vec::new(),
+            under_way: FuturesUnordered::new(),
+        };
         tokio::spawn(gatherer.run(queue));
-        Self { calls }
+        std::array::from_fn(|shape| Self { calls: calls.clone(), shape })
     }
 
     /// The leading values and those of this call.
-    pub(crate) async fn call(&self, tenant: &TenantId, args: Vec<Vec<u8>>) -> Result<Vec<Value>, StoreError> {
+    pub(crate) async fn call(&self, tenant: &TenantId, args: Args) -> Result<Vec<Value>, StoreError> {
         let (done, answer) = oneshot::channel();
         let gone = || StoreError::Away("the process is ending".to_owned());
-        self.calls.send(Call { tenant: tenant.clone(), args, done }).await.map_err(|_| gone())?;
+        let call = Call { shape: self.shape, tenant: tenant.clone(), args, done };
+        self.calls.send(call).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }
 
 struct Gatherer {
     redis: Redis,
-    shape: Arc<Shape>,
+    shapes: Arc<Vec<Shape>>,
     waiting: VecDeque<Call>,
+    lazy: Vec<Call>,
     under_way: FuturesUnordered<BoxFuture<'static, ()>>,
 }
 
 impl Gatherer {
     async fn run(mut self, mut queue: mpsc::Receiver<Call>) {
+        let linger = tokio::time::sleep(LINGER);
+        tokio::pin!(linger);
         loop {
-            let full = self.waiting.len() >= CALLS_PER_RUN;
+            let full = self.waiting.len() >= CALLS_PER_PIPELINE;
             if !self.waiting.is_empty() && (self.under_way.len() < EAGER || (full && self.under_way.len() < IN_FLIGHT))
             {
-                let calls = self.waiting.drain(..self.waiting.len().min(CALLS_PER_PIPELINE)).collect();
-                self.under_way.push(Box::pin(run(self.redis.clone(), self.shape.clone(), calls)));
+                self.send();
                 continue;
             }
             tokio::select! {
@@ -86,40 +130,64 @@ impl Gatherer {
                 Some(()) = self.under_way.next() => {}
                 call = queue.recv(), if self.waiting.len() < CALLS_PER_PIPELINE => match call {
                     Some(call) => {
-                        self.waiting.push_back(call);
+                        if self.lazy.is_empty() {
+                            linger.as_mut().reset(tokio::time::Instant::now() + LINGER);
+                        }
+                        self.take(call);
                         while self.waiting.len() < CALLS_PER_PIPELINE && let Ok(call) = queue.try_recv() {
-                            self.waiting.push_back(call);
+                            self.take(call);
                         }
                     }
-                    None if self.under_way.is_empty() => return,
+                    None if self.under_way.is_empty() && self.lazy.is_empty() => return,
+                    None if self.under_way.is_empty() => self.send(),
                     None => while self.under_way.next().await.is_some() {},
                 },
+                () = &mut linger, if !self.lazy.is_empty() && self.under_way.is_empty() => self.send(),
             }
         }
     }
+
+    fn take(&mut self, call: Call) {
+        if self.shapes[call.shape].lazy {
+            self.lazy.push(call);
+        } else {
+            self.waiting.push_back(call);
+        }
+    }
+
+    /// One pipeline, of what waits and of what may wait.
+    fn send(&mut self) {
+        let mut calls: Vec<Call> = self.waiting.drain(..self.waiting.len().min(CALLS_PER_PIPELINE)).collect();
+        calls.append(&mut self.lazy);
+        self.under_way.push(Box::pin(run(self.redis.clone(), self.shapes.clone(), calls)));
+    }
 }
 
-async fn run(redis: Redis, shape: Arc<Shape>, calls: Vec<Call>) {
-    // In order of arrival within a tenant: groups are few, so a scan finds them.
+async fn run(redis: Redis, shapes: Arc<Vec<Shape>>, calls: Vec<Call>) {
+    // In order of arrival within a script and tenant: groups are few, so a scan finds them.
     let mut groups: Vec<Vec<Call>> = Vec::new();
     for call in calls {
-        match groups.iter_mut().find(|group| group.len() < CALLS_PER_RUN && group[0].tenant == call.tenant) {
+        let alike = |group: &&mut Vec<Call>| {
+            group.len() < CALLS_PER_RUN && group[0].shape == call.shape && group[0].tenant == call.tenant
+        };
+        match groups.iter_mut().find(alike) {
             Some(group) => group.push(call),
             None => groups.push(vec![call]),
         }
     }
-    let changing = shape.changing.as_ref().map(|changing| changing());
-    let call = |group: &Vec<Call>| {
+    groups.sort_by_key(|group| group[0].shape);
+    let runs = groups.iter().map(|group| {
+        let shape = &shapes[group[0].shape];
+        let changing = shape.changing.as_ref().map(|changing| changing());
         let common = shape.common.iter().chain(&changing).map(String::as_bytes);
-        let args = common.chain(group.iter().flat_map(|call| call.args.iter().map(Vec::as_slice)));
-        shape.script.call(group[0].tenant.as_str(), args)
-    };
-    let runs: Vec<redis::Cmd> = groups.iter().map(call).collect();
-    match redis.scripts(&shape.script, runs).await {
+        let args = common.chain(group.iter().flat_map(|call| call.args.iter()));
+        (&shape.script, shape.script.call(group[0].tenant.as_str(), args))
+    });
+    match redis.scripts(runs.collect()).await {
         Ok(answers) => {
             let mut answers = answers.into_iter();
             for group in groups {
-                hand_out(&shape, group, answers.next().unwrap_or(Ok(Value::Nil)));
+                hand_out(&shapes[group[0].shape], group, answers.next().unwrap_or(Ok(Value::Nil)));
             }
         }
         Err(error) => {

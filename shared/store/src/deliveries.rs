@@ -5,7 +5,7 @@ use std::time::Duration;
 use fanfare_domain::{DeliveryId, Span, TenantId};
 
 use crate::{
-    batched::{Batched, Shape, text},
+    batched::{Args, Batched, Shape, text},
     blob,
     life::Life,
     redis_link::{Redis, Script, StoreError, prefix},
@@ -125,42 +125,36 @@ impl Deliveries {
     /// Over `redis`: a claim holds for `lease`, or until its dispatcher is seen to be dead; a webhook without a cap of its own
     /// has `default_cap`. `life` is the claiming dispatcher's; who claims nothing has none.
     pub fn new(redis: &Redis, lease: Duration, default_cap: u32, retention: Span, life: Option<Life>) -> Self {
-        let start = |name, body, common, answers| {
-            let script = Script::named(name, body);
-            Batched::start(redis.clone(), Shape { script, common, changing: None, leading: 0, answers })
-        };
         let retention = retention.as_millis().to_string();
         let claim =
             vec![lease.as_millis().to_string(), default_cap.to_string(), MOST_CLAIMS.to_string(), retention.clone()];
-        Self {
-            redis: redis.clone(),
-            claim: Batched::start(
-                redis.clone(),
+        let living = move || life.as_ref().map_or_else(|| "*".to_owned(), Life::living);
+        let shape = |name, body, common, answers| {
+            let script = Script::named(name, body);
+            Shape { script, common, changing: None, leading: 0, answers, lazy: false }
+        };
+        let [complete, claim, scheduled] = Batched::start(
+            redis.clone(),
+            [
+                shape("complete", include_str!("scripts/complete.lua"), vec![retention], 1),
                 Shape {
-                    script: Script::named("claim", include_str!("scripts/claim.lua")),
-                    common: claim,
-                    changing: Some(Box::new(move || life.as_ref().map_or_else(|| "*".to_owned(), Life::living))),
-                    leading: 0,
-                    answers: 1,
+                    changing: Some(Box::new(living)),
+                    ..shape("claim", include_str!("scripts/claim.lua"), claim, 1)
                 },
-            ),
-            complete: start("complete", include_str!("scripts/complete.lua"), vec![retention], 1),
-            scheduled: start("scheduled", include_str!("scripts/scheduled.lua"), Vec::new(), 0),
-        }
+                shape("scheduled", include_str!("scripts/scheduled.lua"), Vec::new(), 0),
+            ],
+        );
+        Self { redis: redis.clone(), claim, complete, scheduled }
     }
 
     /// Claims a delivery for one attempt.
     pub async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Claim, StoreError> {
-        let args = vec![
-            request.id.event.to_string().into_bytes(),
-            request.id.within_event().into_bytes(),
-            request.id.webhook.as_str().as_bytes().to_vec(),
-            request.attempt.to_string().into_bytes(),
-            request.epoch.to_string().into_bytes(),
-            request.shape.as_bytes().to_vec(),
-            request.accepted_ms.to_string().into_bytes(),
-            request.token.as_bytes().to_vec(),
-        ];
+        let ClaimRequest { attempt, epoch, accepted_ms, shape, .. } = request;
+        let args = Args::default()
+            .shown(request.id.event)
+            .with(request.id.within_event().as_bytes())
+            .with(request.token.as_bytes())
+            .shown(format_args!("{attempt} {epoch} {accepted_ms} {shape}"));
         let answer = text(self.claim.call(request.tenant, args).await?.first())?;
         let odd = || StoreError::Odd(format!("`{answer}` for a claim"));
         let mut words = answer.split(' ');
@@ -202,18 +196,13 @@ impl Deliveries {
             Verdict::Failed { reason } => ("f", 0, *reason, Duration::ZERO),
             Verdict::Undone => ("u", 0, "-", Duration::ZERO),
         };
-        let args = vec![
-            attempted.id.event.to_string().into_bytes(),
-            attempted.id.within_event().into_bytes(),
-            attempted.id.webhook.as_str().as_bytes().to_vec(),
-            attempted.token.as_bytes().to_vec(),
-            verdict.as_bytes().to_vec(),
-            due_ms.to_string().into_bytes(),
-            reason.as_bytes().to_vec(),
-            pause.as_millis().to_string().into_bytes(),
-            attempted.attempt.to_string().into_bytes(),
-            attempted.entry.clone().into_bytes(),
-        ];
+        let (attempt, pause_ms) = (attempted.attempt, pause.as_millis());
+        let args = Args::default()
+            .shown(attempted.id.event)
+            .with(attempted.id.within_event().as_bytes())
+            .with(attempted.token.as_bytes())
+            .shown(format_args!("{verdict} {attempt} {due_ms} {pause_ms} {reason}"))
+            .with(attempted.entry.as_bytes());
         match text(self.complete.call(attempted.tenant, args).await?.first())?.as_str() {
             "recorded" => {
                 if matches!(attempted.verdict, Verdict::Failed { .. }) {
@@ -234,13 +223,12 @@ impl Deliveries {
         epoch: u32,
         due_ms: Option<u64>,
     ) -> Result<(), StoreError> {
-        let args = vec![
-            id.event.to_string().into_bytes(),
-            id.within_event().into_bytes(),
-            attempt.to_string().into_bytes(),
-            epoch.to_string().into_bytes(),
-            due_ms.unwrap_or(0).to_string().into_bytes(),
-        ];
+        let args = Args::default()
+            .shown(id.event)
+            .with(id.within_event().as_bytes())
+            .shown(attempt)
+            .shown(epoch)
+            .shown(due_ms.unwrap_or(0));
         self.scheduled.call(tenant, args).await.map(drop)
     }
 

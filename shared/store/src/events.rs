@@ -4,7 +4,7 @@ use fanfare_domain::{Event, EventId, Span, TenantId, WebhookId};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    batched::{Batched, Shape, number, text},
+    batched::{Args, Batched, Shape, number, text},
     blob,
     redis_link::{Redis, Script, StoreError},
 };
@@ -59,36 +59,32 @@ pub struct Events {
 impl Events {
     /// Over `redis`: events are taken once per `window`, and kept for `retention` after their last delivery has ended.
     pub fn new(redis: &Redis, window: Span, retention: Span) -> Self {
-        let start = |name, body, common, leading, answers| {
-            Batched::start(
-                redis.clone(),
-                Shape { script: Script::named(name, body), common, changing: None, leading, answers },
-            )
+        let shape = |name, body, common, leading, answers, lazy| {
+            let script = Script::named(name, body);
+            Shape { script, common, changing: None, leading, answers, lazy }
         };
         let accept = vec![ACCEPT_LEASE_MS.to_string(), window.as_millis().to_string()];
-        Self {
-            accept: start("accept", include_str!("scripts/accept.lua"), accept, 1, 2),
-            accepted: start("accepted", include_str!("scripts/accepted.lua"), Vec::new(), 0, 0),
-            release: start("other", include_str!("scripts/release.lua"), Vec::new(), 0, 0),
-            matched: start(
-                "matched",
-                include_str!("scripts/matched.lua"),
-                vec![retention.as_millis().to_string()],
-                0,
-                2,
-            ),
-        }
+        let matched = vec![retention.as_millis().to_string()];
+        let [accept, matched, accepted, release] = Batched::start(
+            redis.clone(),
+            [
+                shape("accept", include_str!("scripts/accept.lua"), accept, 1, 2, false),
+                shape("matched", include_str!("scripts/matched.lua"), matched, 0, 2, false),
+                shape("accepted", include_str!("scripts/accepted.lua"), Vec::new(), 0, 0, true),
+                shape("other", include_str!("scripts/release.lua"), Vec::new(), 0, 0, false),
+            ],
+        );
+        Self { accept, accepted, release, matched }
     }
 
     /// Claims an event for publishing, under the id `candidate` if it is new.
     pub async fn accept(&self, tenant: &TenantId, event: &Event, candidate: EventId) -> Result<Acceptance, StoreError> {
-        let args = vec![
-            dedup_key(&event.source, &event.id).into_bytes(),
-            candidate.to_string().into_bytes(),
-            event.content_hash.as_bytes().to_vec(),
-            event.kind.as_bytes().to_vec(),
-            blob::pack(event.json.get().as_bytes()),
-        ];
+        let args = Args::default()
+            .with(dedup_key(&event.source, &event.id).as_bytes())
+            .shown(candidate)
+            .with(event.content_hash.as_bytes())
+            .with(event.kind.as_bytes())
+            .with(&blob::pack(event.json.get().as_bytes()));
         let answer = self.accept.call(tenant, args).await?;
         let config = number(answer.first())?;
         let its = || text(answer.get(2))?.parse::<EventId>().map_err(|error| StoreError::Odd(error.to_string()));
@@ -104,14 +100,14 @@ impl Events {
     /// Notes that an event's publish is confirmed. Lazy: should it fail, the claim's lease ends and a re-use of the id is
     /// published again, under the same ULID.
     pub async fn accepted(&self, tenant: &TenantId, event: &Event, id: EventId) -> Result<(), StoreError> {
-        let key = dedup_key(&event.source, &event.id).into_bytes();
-        let args = vec![key, id.to_string().into_bytes(), event.content_hash.clone().into_bytes()];
+        let key = dedup_key(&event.source, &event.id);
+        let args = Args::default().with(key.as_bytes()).shown(id).with(event.content_hash.as_bytes());
         self.accepted.call(tenant, args).await.map(drop)
     }
 
     /// Gives a claim back whose publish failed, so that the publisher's next try need not wait.
     pub async fn release(&self, tenant: &TenantId, event: &Event, id: EventId) -> Result<(), StoreError> {
-        let args = vec![dedup_key(&event.source, &event.id).into_bytes(), id.to_string().into_bytes()];
+        let args = Args::default().with(dedup_key(&event.source, &event.id).as_bytes()).shown(id);
         self.release.call(tenant, args).await.map(drop)
     }
 
@@ -122,13 +118,12 @@ impl Events {
         // The body is there, unless Redis has lost its last seconds: sent only when asked for.
         let mut stored = Vec::new();
         for _ in 0..2 {
-            let args = vec![
-                event.event.to_string().into_bytes(),
-                event.accepted_ms.to_string().into_bytes(),
-                event.kind.as_bytes().to_vec(),
-                std::mem::take(&mut stored),
-                matches.clone().into_bytes(),
-            ];
+            let args = Args::default()
+                .shown(event.event)
+                .shown(event.accepted_ms)
+                .with(event.kind.as_bytes())
+                .with(&stored)
+                .with(matches.as_bytes());
             let answer = self.matched.call(event.tenant, args).await?;
             match text(answer.first())?.as_str() {
                 "decided" => return Ok(event.matches.to_vec()),

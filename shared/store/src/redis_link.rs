@@ -244,22 +244,23 @@ impl Redis {
         tenant: &str,
         args: &[&[u8]],
     ) -> Result<T, StoreError> {
-        let mut answers = self.scripts(script, [script.call(tenant, args.iter().copied())]).await?;
+        let mut answers = self.scripts(vec![(script, script.call(tenant, args.iter().copied()))]).await?;
         let answer = answers.pop().unwrap_or(Ok(Value::Nil))?;
         redis::from_redis_value(answer).map_err(|error| StoreError::Odd(error.to_string()))
     }
 
-    /// Runs calls of one script; each has an answer or an error of its own.
+    /// Runs scripts; each run has an answer or an error of its own.
     pub(crate) async fn scripts(
         &self,
-        script: &Script,
-        calls: impl IntoIterator<Item = Cmd>,
+        runs: Vec<(&Script, Cmd)>,
     ) -> Result<Vec<Result<Value, RedisError>>, StoreError> {
-        let calls = pipeline(calls);
+        let (scripts, calls): (Vec<&Script>, Vec<Cmd>) = runs.into_iter().unzip();
         let (number, mut connection) = self.scripts.connection(&self.servers).await?;
         let asked = Instant::now();
-        let answers = self.scripts_over(&mut connection, script, &calls).await;
-        script.took.observe(asked.elapsed().as_secs_f64());
+        let answers = scripts_over(&mut connection, &scripts, &pipeline(calls)).await;
+        for script in distinct(scripts) {
+            script.took.observe(asked.elapsed().as_secs_f64());
+        }
         let broken = match &answers {
             Ok(answers) => answers.iter().any(|answer| answer.as_ref().is_err_and(breaks)),
             Err(error) => breaks(error),
@@ -270,31 +271,41 @@ impl Redis {
         Ok(answers?)
     }
 
-    async fn scripts_over(
-        &self,
-        connection: &mut Connection,
-        script: &Script,
-        calls: &Pipeline,
-    ) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
-        let mut answers = connection.each(calls).await?;
-        // A server was restarted, or never knew it. Those calls did not run: told once more, they run now, and only they.
-        let unknown: Vec<usize> =
-            (0..answers.len()).filter(|at| answers[*at].as_ref().is_err_and(is_noscript)).collect();
-        if !unknown.is_empty() {
-            redis::cmd("SCRIPT").arg("LOAD").arg(script.text.as_str()).query_async::<Value>(connection).await?;
-            let again =
-                calls.cmd_iter().enumerate().filter(|(at, _)| unknown.contains(at)).map(|(_, call)| call.clone());
-            for (at, answer) in unknown.iter().zip(connection.each(&pipeline(again)).await?) {
-                answers[*at] = answer;
-            }
-        }
-        Ok(answers)
-    }
-
     /// A connection of one's own that may wait for its answers, for following a stream.
     pub(crate) async fn patient(&self) -> Result<Connection, StoreError> {
         Ok(self.servers.connect(STREAM_WITHIN).await?)
     }
+}
+
+async fn scripts_over(
+    connection: &mut Connection,
+    scripts: &[&Script],
+    calls: &Pipeline,
+) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
+    let mut answers = connection.each(calls).await?;
+    // A server was restarted, or never knew them. Those calls did not run: told once more, they run now, and only they.
+    let unknown: Vec<usize> = (0..answers.len()).filter(|at| answers[*at].as_ref().is_err_and(is_noscript)).collect();
+    if !unknown.is_empty() {
+        for script in distinct(unknown.iter().map(|at| scripts[*at])) {
+            redis::cmd("SCRIPT").arg("LOAD").arg(script.text.as_str()).query_async::<Value>(connection).await?;
+        }
+        let again = calls.cmd_iter().enumerate().filter(|(at, _)| unknown.contains(at)).map(|(_, call)| call.clone());
+        for (at, answer) in unknown.iter().zip(connection.each(&pipeline(again)).await?) {
+            answers[*at] = answer;
+        }
+    }
+    Ok(answers)
+}
+
+/// Each script once: they are few.
+fn distinct<'s>(scripts: impl IntoIterator<Item = &'s Script>) -> Vec<&'s Script> {
+    let mut known: Vec<&Script> = Vec::new();
+    for script in scripts {
+        if known.iter().all(|other| other.sha != script.sha) {
+            known.push(script);
+        }
+    }
+    known
 }
 
 /// A cluster's pooled connections have no patience of their own.

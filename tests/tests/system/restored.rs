@@ -1,6 +1,8 @@
 //! The ways back of docs/backup.md: Redis put back from a copy that is older than what the broker holds, and a broker that is
 //! lost with all it held.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use fanfare_local::{Receiver, Service, Settings};
 use serde_json::json;
@@ -69,6 +71,10 @@ fn what_a_lost_broker_had_is_sent_again_on_demand() {
         fanfare.services.fanout.kill();
         let unmatched = order("order.paid", 2);
         tenant.client.publish(&unmatched).await?;
+        // That the broker has it is marked behind the answer.
+        while tenant.client.offer(&unmatched).await?.status != 202 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         for service in Service::ALL {
             fanfare.services.get(service).kill();
         }

@@ -1,7 +1,7 @@
 -- Claims deliveries before their attempts: no two at once, none after a success (delivery.md, Redis, state: Claim).
 -- ARGV: lease ms, cap where a webhook has none, most claims of one attempt, retention ms, the dispatchers that live with blanks
---   around each (`*`: nobody is to be held dead), then per delivery: ulid, field
---   (webhook, or webhook_r<job>), webhook, attempt, epoch, shape, accepted ms, token
+--   around each (`*`: nobody is to be held dead), then per delivery: ulid, field (webhook, or webhook_r<job>), token,
+--   and with blanks between: attempt, epoch, accepted ms, shape
 -- Returns per delivery one text, a verdict and with blanks between
 --   go: revision, claims before this one, first attempt ms        wait: ms
 --   retry (its message may be lost): attempt, due ms, epoch      ended (its consequences are not drawn): reason
@@ -41,7 +41,7 @@ end
 local living = ARGV[5]
 local function lives(token)
   local name = match(token, '^(%x+)%.')
-  return living == '*' or not name or string.find(living, ' ' .. name .. ' ', 1, true) ~= nil
+  return living == '*' or not name or find(living, ' ' .. name .. ' ', 1, true) ~= nil
 end
 
 -- Attempts per second, evenly: the time of the next one allowed, in microseconds (a leaky bucket of one second's room).
@@ -56,24 +56,26 @@ local function over_rate(id, rate)
 end
 
 -- Every way that a claim can go.
-local function decide(i, ulid, field, id, event, text)
-  local attempt, epoch = tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
+local function decide(i, ulid, field, event, text)
+  local attempt, epoch, accepted, shape = match(ARGV[i + 3], '^(%d+) (%d+) (%d+) (%S+)$')
+  local id = webhook_of(field)
+  attempt, epoch = tonumber(attempt), tonumber(epoch)
   local r
   if text then
     r = read(text)
   else
     -- The message outlived its record: brought back.
-    r = fresh(ARGV[i + 6], ARGV[i + 5])
+    r = fresh(accepted, shape)
     r.attempt, r.epoch = attempt, epoch
     call('HSET', event, field, written(r))
-    call('HSETNX', event, 's', ARGV[i + 6])
+    call('HSETNX', event, 's', accepted)
     -- Not into the match list, which may still be decided by the event's own message: listed beside it.
     local beside = call('HGET', event, 'x')
-    call('HSET', event, 'x', (beside and beside .. ' ' or '') .. field .. '=' .. ARGV[i + 5])
+    call('HSET', event, 'x', (beside and beside .. ' ' or '') .. field .. '=' .. shape)
     if not beside and call('HEXISTS', event, 'm') == 0 then call('XADD', P .. ':log', '*', 'e', ulid) end
     call('HINCRBY', event, 'n', 1)
     call('PERSIST', event)
-    call('ZADD', P .. ':pend', ARGV[i + 6], ulid)
+    call('ZADD', P .. ':pend', accepted, ulid)
     count('created', 1)
     count('pending', 1)
   end
@@ -127,7 +129,7 @@ local function decide(i, ulid, field, id, event, text)
         answer('wait ' .. wait)
       else
         local before = r.claims
-        r.lease, r.token, r.claims = ends, ARGV[i + 7], before + 1
+        r.lease, r.token, r.claims = ends, ARGV[i + 2], before + 1
         if r.first == '0' then r.first = NOW end
         w.room = w.room - 1
         call('HSET', event, field, written(r))
@@ -138,20 +140,21 @@ local function decide(i, ulid, field, id, event, text)
   end
 end
 
-for i = 6, #ARGV, 8 do
-  local ulid, field, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+for i = 6, #ARGV, 4 do
+  local ulid, field = ARGV[i], ARGV[i + 1]
   local event = events .. ulid
   local text = call('HGET', event, field)
-  -- The way that nearly all go, shorter: the first message of a delivery that nobody has claimed.
-  local first = text and ARGV[i + 3] == '1' and ARGV[i + 4] == '0' and claimed_text(text, ends, ARGV[i + 7])
-  local w = first and webhook(id)
+  -- The way that nearly all go, shorter: the first message of a delivery that nobody has claimed. (A replay's field is no
+  -- webhook's id.)
+  local first = text and find(ARGV[i + 3], '1 0 ', 1, true) == 1 and claimed_text(text, ends, ARGV[i + 2])
+  local w = first and webhook(field)
   if w and w.on and w.pause <= now and w.room > 0 and w.rate == 0 then
     w.room = w.room - 1
     call('HSET', event, field, first)
     gather_add(w.flying, ends, ulid .. '_' .. field)
     answer(w.go)
   else
-    decide(i, ulid, field, id, event, text)
+    decide(i, ulid, field, event, text)
   end
 end
 write_ledger()

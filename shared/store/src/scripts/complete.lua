@@ -1,6 +1,6 @@
 -- Records attempts (delivery.md, Redis, state: Complete). A late completion may only turn the state to delivered.
--- ARGV: retention ms, then per delivery: ulid, field, webhook, token, verdict (d delivered, r retry, f failed, u undone),
---   due ms, reason, pause of the whole webhook ms, attempt made, the attempt's log entry
+-- ARGV: retention ms, then per delivery: ulid, field, token, and with blanks between: verdict (d delivered, r retry,
+--   f failed, u undone), attempt made, due ms, pause of the whole webhook ms, reason; then the attempt's log entry
 -- Returns per delivery: recorded | late
 local version = config_version()
 if not version then return redis.error_reply(LOST) end
@@ -12,7 +12,9 @@ local well = {}
 local names = { p = 'pending', h = 'held', f = 'failed', c = 'cancelled' }
 
 -- Every way that an end can go.
-local function record(i, ulid, field, id, token, verdict, event, there)
+local function record(i, ulid, field, token, event, there)
+  local verdict, attempt, due, pause, reason = match(ARGV[i + 3], '^(%a) (%d+) (%d+) (%d+) (%S+)$')
+  local id, entry = webhook_of(field), ARGV[i + 4]
   local r = there[1] and read(there[1])
   if not there[1] and verdict == 'd' then
     -- Redis has lost the record with its last seconds, and the receiver has taken the delivery: that is worth knowing.
@@ -30,7 +32,7 @@ local function record(i, ulid, field, id, token, verdict, event, there)
   if not r or (verdict ~= 'd' and (not mine or r.state ~= 'p')) or (verdict == 'd' and r.state == 'd') then
     return 'late'
   else
-    local log = field .. '.' .. ARGV[i + 8]
+    local log = field .. '.' .. attempt
     r.lease, r.token = '0', '-'
     if verdict == 'd' then
       well[id] = true
@@ -41,31 +43,31 @@ local function record(i, ulid, field, id, token, verdict, event, there)
       if before == 'p' or before == 'h' then
         -- As close() does, in the same command as the record.
         local open = tonumber(there[2] or 1) - 1
-        call('HSET', event, field, written(r), log, ARGV[i + 9], 'n', open)
+        call('HSET', event, field, written(r), log, entry, 'n', open)
         if open <= 0 then
           gather_remove(pending, ulid)
           call('PEXPIRE', event, kept(retention, r))
         end
       else
-        call('HSET', event, field, written(r), log, ARGV[i + 9])
+        call('HSET', event, field, written(r), log, entry)
       end
       if before == 'h' then call('ZREM', P .. ':held:' .. id, ulid .. '_' .. field) end
     elseif verdict == 'r' then
       call('HSETNX', P .. ':failing', id, NOW)
       -- Its message is on its way only when the scheduler says so.
-      r.attempt, r.claims, r.due, r.published = tonumber(ARGV[i + 8]) + 1, 0, ARGV[i + 5], '0'
-      call('HSET', event, field, written(r), log, ARGV[i + 9])
-      local pause = tonumber(ARGV[i + 7])
+      r.attempt, r.claims, r.due, r.published = tonumber(attempt) + 1, 0, due, '0'
+      call('HSET', event, field, written(r), log, entry)
+      pause = tonumber(pause)
       if pause > 0 then
         local known = tonumber(call('GET', P .. ':pause:' .. id) or 0)
         if now + pause > known then call('SET', P .. ':pause:' .. id, int(now + pause), 'PX', pause) end
       end
     elseif verdict == 'f' then
-      r.state, r.final, r.reason, r.claims, r.published = 'f', NOW, ARGV[i + 6], 0, '0'
-      r.attempt = tonumber(ARGV[i + 8]) + 1
+      r.state, r.final, r.reason, r.claims, r.published = 'f', NOW, reason, 0, '0'
+      r.attempt = tonumber(attempt) + 1
       count('pending', -1)
       count('failed', 1)
-      call('HSET', event, field, written(r), log, ARGV[i + 9])
+      call('HSET', event, field, written(r), log, entry)
       close(event, ulid, retention, r)
     else
       -- No request was made: the claim never was.
@@ -77,25 +79,26 @@ local function record(i, ulid, field, id, token, verdict, event, there)
 end
 
 local delivered = 0
-for i = 2, #ARGV, 10 do
-  local ulid, field, id, token, verdict = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+for i = 2, #ARGV, 5 do
+  local ulid, field, token = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local event = events .. ulid
   local there = call('HMGET', event, field, 'n')
-  -- The way that nearly all go, shorter: delivered at its first attempt, under its first claim.
-  local done = verdict == 'd' and there[1] and there[2] and delivered_text(there[1], token)
+  -- The way that nearly all go, shorter: delivered at its first attempt, under its first claim, and no replay.
+  local done = find(ARGV[i + 3], 'd 1 ', 1, true) == 1 and there[1] and there[2] and not find(field, '_', 1, true)
+    and delivered_text(there[1], token)
   if done then
     delivered = delivered + 1
-    well[id] = true
+    well[field] = true
     local open = tonumber(there[2]) - 1
-    call('HSET', event, field, done, field .. '.1', ARGV[i + 9], 'n', open)
+    call('HSET', event, field, done, field .. '.1', ARGV[i + 4], 'n', open)
     if open <= 0 then
       call('PEXPIRE', event, retention)
       gather_remove(pending, ulid)
     end
-    gather_remove(flying .. id, ulid .. '_' .. field)
+    gather_remove(flying .. field, ulid .. '_' .. field)
     answers[#answers + 1] = 'recorded'
   else
-    answers[#answers + 1] = record(i, ulid, field, id, token, verdict, event, there)
+    answers[#answers + 1] = record(i, ulid, field, token, event, there)
   end
 end
 for id in pairs(well) do call('HDEL', P .. ':failing', id) end

@@ -11,7 +11,7 @@ local events, fanning, pending = P .. ':e:', P .. ':open', P .. ':pend'
 for i = 2, #ARGV, 5 do
   local ulid, accepted, kind, stored, matches = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local event = events .. ulid
-  local there = call('HMGET', event, 'm', 'b', 'x', 's')
+  local there = call('HMGET', event, 'm', 't', 'x', 's') -- where there is a type, there is a body
   if there[1] then
     answers[#answers + 1] = 'known'
     answers[#answers + 1] = there[1]

@@ -1,7 +1,7 @@
 -- Stands before every script: the clock, the tenant's keys, and the delivery record's one form.
 -- KEYS[1] is the tenant's prefix with its hash tag, so that all keys of a call lie in one slot.
 local P = KEYS[1]
-local call, match, unpack = redis.call, string.match, unpack -- a local is found quicker than a field of a global
+local call, match, find, unpack = redis.call, string.match, string.find, unpack -- a local is found quicker than a field of a global
 local time = call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
@@ -62,6 +62,9 @@ local function delivered_text(text, token)
   local its, rest, shape = match(text, '^1 p 0 1 1 %d+ (%S+) (0 1 %d+ %d+) 0 (%S+) %-$')
   return its == token and '1 d 0 1 0 0 - ' .. rest .. ' ' .. NOW .. ' ' .. shape .. ' -'
 end
+
+-- Whose delivery it is: a field is its webhook's id, or with `_r<job>` behind it.
+local function webhook_of(field) return match(field, '^[^_]+') end
 
 -- Commands with many members are cheaper than many commands: gathered here, sent once per call.
 local gathered = {}
