@@ -60,7 +60,7 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
     tasks.watch("redis", configuration.up(), |up| *up);
     tasks.watch_unreadable(configuration.unreadable());
     let metrics = HttpMetrics::declare("api", &metrics::ROUTES, &["GET", "POST"], &["200", "500", "503"]);
-    let api = app::Api::new(&settings, catalogs, sealer, &redis, configuration, bus, metrics)?;
+    let api = app::Api::new(settings, catalogs, sealer, &redis, configuration, bus, metrics)?;
     let listener = app::listen(settings.api.listen).await?;
     tasks.spawn("http", app::serve(listener, api, tasks.stop()));
     tasks.finish().await
