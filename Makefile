@@ -1,5 +1,6 @@
 # `make` alone lists what there is.
-.PHONY: help run test test-trixie check-alerts bench check-deploy check-image image k8s docs-settings docs-metrics fmt lint
+.PHONY: help run test test-trixie check-alerts record-forms bench check-deploy check-image image k8s docs-settings docs-metrics \
+	fmt lint
 .DEFAULT_GOAL := help
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -30,6 +31,11 @@ test-trixie: ## the main path on Debian 13's RabbitMQ 4.0 with Redis 8.0, then V
 check-alerts: ## alerts fire and stay quiet where they should; dashboards are what their generator makes
 	deploy/alerts/check
 	deploy/dashboards/make --check
+
+record-forms: ## at a release: what it stores and sends, for tests/stored-forms
+	@deploy/local/install
+	cargo build --workspace --all-targets
+	FANFARE_RECORD_FORMS=1 cargo test --workspace --test system -- stored_forms::
 
 bench: ## throughput, latency and cost, beside the floor
 	@FANFARE_INSTALL=run deploy/local/install

@@ -64,3 +64,8 @@ def pod_of(each: dict) -> dict | None:
     if each["kind"] == "Deployment":
         return each["spec"]["template"]["spec"]
     return None
+
+
+def containers_of(pod: dict) -> list[dict]:
+    """All containers of a pod's spec, those that run first before the others."""
+    return pod.get("initContainers", []) + pod["containers"]

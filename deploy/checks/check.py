@@ -20,7 +20,7 @@ import crds
 import k8s
 import policy
 import settings
-from chart import CHART, EXAMPLES, NEWEST, OLDEST, ROOT, SERVICES, example, identity, objects, pod_of, refusal, texts
+from chart import CHART, EXAMPLES, NEWEST, OLDEST, ROOT, SERVICES, containers_of, example, identity, objects, pod_of, refusal, texts
 
 TARGET = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
 OTHERS = {"ScaledObject", "ServiceMonitor", "PrometheusRule", "HTTPRoute", "RabbitmqCluster"}
@@ -89,6 +89,8 @@ def the_schema_is_closed():
         {"image": {"digest": "latest"}},
         {"networkPolicy": {"to": {"redis": {"a": {"port": 6379}}}}},
         {"metrics": {"rules": {"disabled": "FanfareServiceDown"}}},
+        {"metrics": {"rules": {"runbookBase": "docs.example.com"}}},
+        {"tests": {"port": "http"}},
     ):
         if refusal(values) is None:
             yield f"takes {values}"
@@ -153,7 +155,7 @@ def pods_are_restricted_and_end_in_order():
                 yield f"{here}: the pod is not restricted"
             if pod["automountServiceAccountToken"] or pod["enableServiceLinks"]:
                 yield f"{here}: has a token or service links"
-            for container in pod["containers"]:
+            for container in containers_of(pod):
                 inner = container["securityContext"]
                 if inner["allowPrivilegeEscalation"] or not inner["readOnlyRootFilesystem"] or inner["capabilities"] != {"drop": ["ALL"]}:
                     yield f"{here}: its container is not restricted"
@@ -178,6 +180,7 @@ def names_and_references_hold():
         found = objects(example(name))
         kept = {identity(each) for each in found}
         pods = [each["spec"]["template"] for each in found if each["kind"] == "Deployment"]
+        tests = [each for each in found if each["kind"] == "Pod"]
         if len(kept) != len(found):
             yield f"{name}: two objects of one name"
         for each in found:
@@ -193,7 +196,7 @@ def names_and_references_hold():
                     wanted = volume["configMap"]["name"]
                     if wanted not in given and ("ConfigMap", wanted) not in kept:
                         yield f"{here}: no ConfigMap {wanted}"
-                for container in pod["containers"]:
+                for container in containers_of(pod):
                     mounted = {mount["name"] for mount in container["volumeMounts"]}
                     if not mounted <= {volume["name"] for volume in pod["volumes"]}:
                         yield f"{here}: mounts what is no volume"
@@ -223,7 +226,7 @@ def names_and_references_hold():
                     yield f"{here}: scales nothing, or what has replicas of its own"
             if each["kind"] in ("PodDisruptionBudget", "NetworkPolicy"):
                 selector = each["spec"].get("selector") or each["spec"]["podSelector"]
-                if not any(selector["matchLabels"].items() <= pod["metadata"]["labels"].items() for pod in pods):
+                if not any(selector["matchLabels"].items() <= pod["metadata"]["labels"].items() for pod in pods + tests):
                     yield f"{here}: selects nothing"
             if each["kind"] == "Ingress":
                 for path in each["spec"]["rules"][0]["http"]["paths"]:
@@ -244,7 +247,12 @@ def selectors_stay_what_they_were():
         yield "deploy/checks/selectors.txt is not what is rendered:\n" + "\n".join(lines)
 
 
+def labels_of(name: str) -> dict:
+    return {"app.kubernetes.io/name": "fanfare", "app.kubernetes.io/instance": "fanfare", "app.kubernetes.io/component": name}
+
+
 # May A reach B on port P, under examples/production.yaml?
+TEST = policy.Place("fanfare", labels_of("test"))
 INGRESS, PROMETHEUS = policy.Place("ingress-nginx"), policy.Place("monitoring")
 DATA, STRANGER = policy.Place("data"), policy.Place("elsewhere")
 DNS = policy.Place("kube-system", {"k8s-app": "kube-dns"})
@@ -264,14 +272,20 @@ def only_who_should_reaches_what_it_should():
             (INGRESS, own, admin[name], False), (INGRESS, own, 8080, name == "ingest"), (INGRESS, own, 8081, name == "api"),
             (STRANGER, own, 8080, False), (STRANGER, own, 8081, False),
             (own, WORLD, 443, name == "dispatcher"), (own, WORLD6, 8443, name == "dispatcher"),
+            (TEST, own, 8080, name == "ingest"), (TEST, own, 8081, name == "api"), (TEST, own, admin[name], False),
+            (own, TEST, 8090, False), (own, TEST, 8080, False),
         ]  # fmt: skip
         table += [(own, place, 443, False) for place in PRIVATE]
         table += [(own, other, port, False) for other in ours.values() for port in (8080, 8081, 9103)]
     for source, target, port, wanted in table:
         if policy.reaches(policies, source, target, port) != wanted:
             yield f"{source} to {target} at {port}: {not wanted}"
-    if not policy.reaches(policies, ours["api"], DNS, 53, "UDP"):
-        yield "no DNS over UDP"
+    for own in (ours["api"], TEST):
+        if not policy.reaches(policies, own, DNS, 53, "UDP"):
+            yield f"no DNS over UDP for {own}"
+    for place, port in ((DATA, 6379), (WORLD, 443), (STRANGER, 80)):
+        if policy.reaches(policies, TEST, place, port) or policy.reaches(policies, place, TEST, 8090):
+            yield f"the test's pod and {place} reach each other"
 
     policies = [each for each in objects(example("everything")) if each["kind"] == "NetworkPolicy"]
     broker = policy.Place("fanfare", {"app.kubernetes.io/name": "fanfare-rabbitmq"})
@@ -285,13 +299,88 @@ def only_who_should_reaches_what_it_should():
             (log, 6666, name in ("api", "dispatcher", "scheduler")),
             (branch, 443, name == "dispatcher"),
             (policy.Place("monitoring"), 4318, True),
+            (TEST, 8090, name == "dispatcher"),
         ):
             if policy.reaches(policies, own, place, port) != wanted:
                 yield f"everything: {name} to {place} at {port}: {not wanted}"
 
 
-def labels_of(name: str) -> dict:
-    return {"app.kubernetes.io/name": "fanfare", "app.kubernetes.io/instance": "fanfare", "app.kubernetes.io/component": name}
+# What KEDA asks, by service and name: the value it is kept at, and what of it.
+SCALED = {
+    ("dispatcher", "in-flight"): ("0.7", "AverageValue"),
+    ("dispatcher", "queue"): ("500", "AverageValue"),
+    ("dispatcher", "oldest-due"): ("15", "Value"),
+    ("fanout", "oldest-event"): ("2", "Value"),
+}
+# What Prometheus may have while two schedulers both still show how everything stands, and what each query makes of it.
+STANDING = """
+fanfare_deliveries_in_flight{pod="a"} 384
+fanfare_deliveries_in_flight{pod="b"} 128
+fanfare_deliveries_in_flight_limit{pod="a"} 512
+fanfare_deliveries_in_flight_limit{pod="b"} 512
+fanfare_queue_depth{pod="a",queue="fanfare.deliveries"} 650
+fanfare_queue_depth{pod="b",queue="fanfare.deliveries"} 700
+fanfare_queue_depth{pod="b",queue="fanfare.tier"} 90000
+fanfare_oldest_pending_seconds{pod="a",reason="due"} 20
+fanfare_oldest_pending_seconds{pod="b",reason="due"} 21
+fanfare_oldest_pending_seconds{pod="b",reason="held"} 86400
+fanfare_oldest_unfanned_seconds{pod="a"} 2
+fanfare_oldest_unfanned_seconds{pod="b"} 3
+"""
+ANSWERS = {"in-flight": 1, "queue": 700, "oldest-due": 21, "oldest-event": 3}
+
+
+def pods_follow_what_they_can_help_with():
+    guide = (ROOT / "docs/autoscaling.md").read_text()
+    sources = "".join(path.read_text() for path in ROOT.glob("services/*/src/*.rs"))
+    found, queries = {}, {}
+    for each in objects(example("everything")):
+        if each["kind"] != "ScaledObject":
+            continue
+        name, spec = each["metadata"]["labels"]["app.kubernetes.io/component"], each["spec"]
+        if spec["minReplicaCount"] < 2:
+            yield f"{name}: {spec['minReplicaCount']} pods at least"
+        asked = [trigger for trigger in spec["triggers"] if trigger["type"] == "prometheus"]
+        if asked and spec["fallback"]["behavior"] != "currentReplicasIfHigher":
+            yield f"{name}: sends pods home when Prometheus is away"
+        for trigger in asked:
+            data = trigger["metadata"]
+            found[name, trigger["name"]] = (data["threshold"], trigger["metricType"])
+            queries[trigger["name"]] = data["query"]
+            if data["ignoreNullValues"] != "false":
+                yield f"{name}, {trigger['name']}: takes an empty answer for 0"
+            if f"`{data['query']}`" not in guide:
+                yield f"docs/autoscaling.md does not explain `{data['query']}`"
+            for metric in re.findall(r"fanfare_\w+", data["query"]):
+                if f'"{metric}"' not in sources:
+                    yield f"{name}, {trigger['name']}: no service has `{metric}`"
+    if found != SCALED:
+        yield f"KEDA asks {found}"
+    if not shutil.which("promtool"):
+        print("          not checked: promtool is not here")
+        return
+    series = [line.rsplit(" ", 1) for line in STANDING.split("\n") if line]
+    tests = [{"expr": query, "eval_time": "1m", "exp_samples": [{"value": ANSWERS[name]}]} for name, query in queries.items()]
+    with tempfile.TemporaryDirectory() as folder:
+        for test in tests:  # labels of the answer are of no use to KEDA
+            test["expr"] = f"sum without (queue, reason) ({test['expr']})"
+        told = {"tests": [{"input_series": [{"series": name, "values": f"{value}x5"} for name, value in series], "promql_expr_test": tests}]}
+        file = pathlib.Path(folder) / "queries.yaml"
+        file.write_text(yaml.safe_dump(told))
+        ran = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True)
+        if ran.returncode:
+            yield ran.stdout + ran.stderr
+
+
+def alerts_lead_to_their_runbooks():
+    for base, leads in (("", "docs/alerts.md#"), ("https://docs.example.com/fanfare", "https://docs.example.com/fanfare/alerts/#")):
+        values = {"metrics": {"rules": {"enabled": True, "runbookBase": base}}}
+        for each in objects(values):
+            for group in each["spec"]["groups"] if each["kind"] == "PrometheusRule" else []:
+                for rule in group["rules"]:
+                    link = rule.get("annotations", {}).get("runbook_url", "")
+                    if "alert" in rule and link != leads + rule["alert"].lower():
+                        yield f"{rule['alert']} leads to {link}"
 
 
 def the_policys_world_is_the_dispatchers():
@@ -327,7 +416,9 @@ def environment(container: dict, mounts: pathlib.Path) -> dict:
     """A container's environment, with samples for secrets and what is mounted elsewhere."""
     made = {}
     for variable in container["env"]:
-        if "value" in variable:
+        if "fieldRef" in variable.get("valueFrom", {}):
+            made[variable["name"]] = "127.0.0.1"
+        elif "value" in variable:
             made[variable["name"]] = variable["value"].replace("/etc/fanfare", str(mounts))
         elif not variable["valueFrom"]["secretKeyRef"].get("optional"):
             made[variable["name"]] = SAMPLES[variable["valueFrom"]["secretKeyRef"]["key"]]
@@ -346,6 +437,7 @@ def mounted(found: list[dict], pod: dict, folder: pathlib.Path) -> pathlib.Path:
 
 
 def binary(container: dict) -> list[str]:
+    """A container's command, with the binary of this machine."""
     path = container["command"][0]
     return [str(settings.BINARIES / pathlib.Path(path).name), *container["command"][1:]]
 
@@ -356,9 +448,8 @@ def the_binaries_take_every_rendered_configuration():
         for each in found:
             pod = pod_of(each)
             with tempfile.TemporaryDirectory() as folder:
-                for container in pod["containers"] if pod else []:
-                    command = binary(container)
-                    command += [] if "--check-config" in command else ["--check-config"]
+                for container in containers_of(pod) if pod else []:
+                    command = [binary(container)[0], "--check-config"]
                     variables = environment(container, mounted(found, pod, pathlib.Path(folder)))
                     ran = subprocess.run(command, env=variables, capture_output=True, text=True)
                     if ran.returncode:
@@ -406,17 +497,17 @@ def k8s_is_what_the_chart_renders():
     for path, text in {**k8s.carried(), **k8s.files()}.items():
         if not (ROOT / path).is_file() or (ROOT / path).read_text() != text:
             yield f"{path} is not what it is made from: run `make k8s`"
-    for name in ("small", "production"):
-        made = k8s.overlay(name)
+    wanted_of = {f"overlays/{name}": k8s.rendered(name) for name in ("small", "production")}
+    for folder, wanted in {**wanted_of, "test": k8s.test()}.items():
+        made = k8s.kustomized(folder)
         if made is None:
             print("          not checked: kubectl is not here")
             return
-        wanted = k8s.rendered(name)
         for one in made:
             if one not in wanted:
-                yield f"k8s/overlays/{name}: {identity(one)} is not the chart's under examples/{name}.yaml"
+                yield f"k8s/{folder}: {identity(one)} is not the chart's under the example values of that name"
         if len(made) != len(wanted):
-            yield f"k8s/overlays/{name} has {len(made)} objects, the chart {len(wanted)} under examples/{name}.yaml"
+            yield f"k8s/{folder} has {len(made)} objects, the chart {len(wanted)} under the example values of that name"
 
 
 def the_settings_page_is_what_help_says():
@@ -483,6 +574,8 @@ CHECKS = (
     names_and_references_hold,
     selectors_stay_what_they_were,
     only_who_should_reaches_what_it_should,
+    pods_follow_what_they_can_help_with,
+    alerts_lead_to_their_runbooks,
     the_policys_world_is_the_dispatchers,
     the_binaries_take_every_rendered_configuration,
     ports_and_probes_are_the_binaries,

@@ -10,16 +10,18 @@ import yaml
 from chart import ROOT, example, identity, objects
 
 HEAD = "# Made from deploy/helm/fanfare by deploy/checks/k8s.py: change the chart, then `make k8s`.\n"
-# What only Helm wants; kustomize's users have other means.
-HELMS = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 
 
 def plain(each: dict) -> dict:
-    """The object without Helm's own labels."""
+    """The object without what only Helm wants: kustomize's users have other means."""
+
+    def helms(key, value):
+        return key.startswith("helm.sh/") or key == "app.kubernetes.io/managed-by" or (key == "annotations" and not value)
 
     def strip(value):
         if isinstance(value, dict):
-            return {key: strip(inner) for key, inner in value.items() if key not in HELMS}
+            stripped = {key: strip(inner) for key, inner in value.items()}
+            return {key: inner for key, inner in stripped.items() if not helms(key, inner)}
         if isinstance(value, list):
             return [strip(inner) for inner in value]
         return value
@@ -32,6 +34,11 @@ def rendered(name: str) -> list[dict]:
     return [plain(each) for each in objects(example(name)) if "helm.sh/hook" not in each["metadata"].get("annotations", {})]
 
 
+def test() -> list[dict]:
+    """The test's pod, as the chart renders it by its defaults."""
+    return [plain(each) for each in objects({}) if each["kind"] == "Pod"]
+
+
 def files() -> dict[str, str]:
     """Path → text of every generated file."""
     base = rendered("default")
@@ -42,6 +49,7 @@ def files() -> dict[str, str]:
         for kind in sorted({each["kind"] for each in found}):
             of_kind = [each for each in found if each["kind"] == kind]
             made[f"{folder}/{kind.lower()}.yaml"] = HEAD + yaml.safe_dump_all(of_kind, sort_keys=False, width=120)
+    made["k8s/test/pod.yaml"] = HEAD + yaml.safe_dump_all(test(), sort_keys=False, width=120)
     kinds = sorted({each["kind"].lower() for each in base})
     made["k8s/base/kustomization.yaml"] = HEAD + yaml.safe_dump(
         {
@@ -64,13 +72,13 @@ def carried() -> dict[str, str]:
     return made
 
 
-def overlay(name: str) -> list[dict] | None:
-    """What kubectl makes of an overlay; none without kubectl."""
+def kustomized(folder: str) -> list[dict] | None:
+    """What kubectl makes of a folder of k8s/; none without kubectl."""
     if not shutil.which("kubectl"):
         return None
-    made = subprocess.run(["kubectl", "kustomize", ROOT / "k8s/overlays" / name], capture_output=True, text=True)
+    made = subprocess.run(["kubectl", "kustomize", ROOT / "k8s" / folder], capture_output=True, text=True)
     if made.returncode:
-        sys.exit(f"kubectl kustomize k8s/overlays/{name}: {made.stderr}")
+        sys.exit(f"kubectl kustomize k8s/{folder}: {made.stderr}")
     return sorted((each for each in yaml.safe_load_all(made.stdout) if each), key=identity)
 
 

@@ -26,6 +26,7 @@ def main() -> None:
     kept = [each for each in found if identity(each) == ("ConfigMap", "fanfare") or each["kind"] == "Pod"]
     for each in kept:
         if each["kind"] == "Pod":
+            each["spec"]["containers"] = each["spec"].pop("initContainers")  # an event needs all of Fanfare
             each["spec"]["hostNetwork"] = True  # a test's machine may make no networks
             for unknown in ("serviceAccountName", "enableServiceLinks"):
                 del each["spec"][unknown]

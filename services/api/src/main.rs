@@ -5,6 +5,7 @@ mod attempt_view; // an attempt as shown
 mod auth; // who asks, and whether they may
 mod catalog; // event types and triggers
 mod check_catalog; // --check-catalog
+mod check_delivery; // --check-delivery
 mod deliveries; // what became of deliveries
 mod docs; // the description for people
 mod etag; // revisions, If-Match
@@ -37,6 +38,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> anyhow::Result<()> {
     check_catalog::answer(std::env::args()); // answers --check-catalog itself
+    check_delivery::answer(std::env::args()); // answers --check-delivery itself
     let settings = fanfare_runtime::settings(Service::Api)?; // answers --help and --check-config itself
     fanfare_runtime::run(&settings.runtime, serve(&settings))
 }
@@ -58,7 +60,7 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
     tasks.watch("redis", configuration.up(), |up| *up);
     tasks.watch_unreadable(configuration.unreadable());
     let metrics = HttpMetrics::declare("api", &metrics::ROUTES, &["GET", "POST"], &["200", "500", "503"]);
-    let api = app::Api::new(&settings, catalogs, sealer, &redis, configuration, bus, metrics)?;
+    let api = app::Api::new(settings, catalogs, sealer, &redis, configuration, bus, metrics)?;
     let listener = app::listen(settings.api.listen).await?;
     tasks.spawn("http", app::serve(listener, api, tasks.stop()));
     tasks.finish().await

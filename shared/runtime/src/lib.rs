@@ -15,6 +15,6 @@ pub use problem::Problem;
 pub use settings::{
     AdminSettings, AmqpSection, ApiSettings, CatalogSettings, DispatcherSettings, IngestSettings, LogSettings,
     RedisSection, RuntimeSettings, SchedulerSettings, SecretSettings, Service, Settings, SmtpSettings, TargetSettings,
-    TelemetrySettings, settings,
+    TelemetrySettings, checked_settings, settings,
 };
 pub use tasks::{Tasks, run, start};

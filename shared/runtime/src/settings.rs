@@ -436,12 +436,18 @@ pub fn settings(service: Service) -> anyhow::Result<Settings> {
             other => anyhow::bail!("unknown argument `{other}`: `--help` lists what there is"),
         }
     }
-    let settings = read(std::env::var_os("FANFARE_CONFIG").map(PathBuf::from), std::env::vars())?;
-    settings.check(service)?;
+    let settings = checked_settings(service)?;
     if check {
         print("the configuration is valid\n");
         std::process::exit(0);
     }
+    Ok(settings)
+}
+
+/// The settings of this process, whatever its arguments.
+pub fn checked_settings(service: Service) -> anyhow::Result<Settings> {
+    let settings = read(std::env::var_os("FANFARE_CONFIG").map(PathBuf::from), std::env::vars())?;
+    settings.check(service)?;
     Ok(settings)
 }
 
@@ -595,7 +601,7 @@ fn help(service: Service) -> String {
     let defaults: Dict = Figment::from(Serialized::defaults(Settings::default())).extract().unwrap_or_default();
     let name = service.name();
     let checks = match service {
-        Service::Api => "--check-config | --check-catalog FILE",
+        Service::Api => "--check-config | --check-catalog FILE | --check-delivery API INGEST ADDRESS PORT",
         _ => "--check-config",
     };
     let mut text = format!(

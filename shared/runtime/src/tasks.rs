@@ -37,7 +37,11 @@ pub fn run(settings: &RuntimeSettings, main: impl Future<Output = anyhow::Result
         0 => (processors / 2).clamp(1, MOST_THREADS),
         named => named,
     };
-    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?.block_on(main)
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    let ended = runtime.block_on(main);
+    // A name server that does not answer keeps a thread for longer than a process is given to end.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Sets up telemetry, signals and the admin port, which answers while the rest still waits for its dependencies.
@@ -190,4 +194,26 @@ fn telemetry(settings: &TelemetrySettings) -> anyhow::Result<()> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let set = if json { builder.json().flatten_event(true).try_init() } else { builder.with_target(false).try_init() };
     set.map_err(|error| anyhow::anyhow!("logging is set up already: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    /// As one that asks a name server which is away.
+    #[test]
+    fn a_thread_that_hangs_does_not_keep_a_process_that_has_ended() {
+        let (release, hanging) = mpsc::channel::<()>();
+        let (tell, ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            let main = async move {
+                drop(tokio::task::spawn_blocking(move || hanging.recv()));
+                Ok(())
+            };
+            tell.send(run(&RuntimeSettings::default(), main).is_ok())
+        });
+        assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(true));
+        drop(release);
+    }
 }

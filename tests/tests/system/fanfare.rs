@@ -104,6 +104,12 @@ impl Fanfare {
         Ok(Tenant { id: id.to_owned(), client })
     }
 
+    /// A tenant that is there already, by its key.
+    pub(crate) fn tenant_with_key(&mut self, id: &str, key: &str) -> Tenant {
+        self.tenants.push(id.to_owned());
+        Tenant { id: id.to_owned(), client: self.operator.with_token(key) }
+    }
+
     pub(crate) async fn redis_connection(&self) -> Result<redis::aio::MultiplexedConnection> {
         let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
         Ok(redis::Client::open(self.redis.url())?.get_multiplexed_async_connection_with_config(&config).await?)
@@ -206,7 +212,7 @@ pub(crate) fn order(kind: &str, total: u32) -> Event {
 }
 
 /// The headers of a request as the log should name them: those that are not HTTP's own.
-pub fn headers_beside_https(request: &Recorded) -> Value {
+pub(crate) fn headers_beside_https(request: &Recorded) -> Value {
     let https = ["host", "content-length", "accept"];
     let named = request.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_str().into()));
     named.filter(|(name, _)| !https.contains(&name.as_str())).collect::<serde_json::Map<_, _>>().into()
