@@ -144,6 +144,7 @@ impl AtWork {
                 biased; // settle what is done before taking more
                 Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
                     self.note(done);
+                    tokio::task::yield_now().await; // what ends together is acked together
                     while let Some(done) = self.tasks.try_join_next_with_id() {
                         self.note(done);
                     }

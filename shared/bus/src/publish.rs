@@ -340,7 +340,12 @@ impl Outbox {
                 }
                 () = gone.cancelled(), if !lost => lost = true,
                 item = self.queue.recv(), if !lost => match item {
-                    Some(item) => self.gather(channel, item),
+                    Some(item) => {
+                        // Who is ready to publish by now is let to: else the first of many that were woken together would go
+                        // alone.
+                        tokio::task::yield_now().await;
+                        self.gather(channel, item);
+                    }
                     None if self.under_way.is_empty() => return true,
                     None => {
                         // The last publishers are gone; what is under way is still confirmed.

@@ -122,6 +122,11 @@ impl Gatherer {
             let full = self.waiting.len() >= CALLS_PER_PIPELINE;
             if !self.waiting.is_empty() && (self.under_way.len() < EAGER || (full && self.under_way.len() < IN_FLIGHT))
             {
+                if self.under_way.is_empty() {
+                    // Who is ready to call by now is let to: else the first of many that were woken together would go alone.
+                    tokio::task::yield_now().await;
+                    self.take_ready(&mut queue);
+                }
                 self.send();
                 continue;
             }
@@ -134,9 +139,7 @@ impl Gatherer {
                             linger.as_mut().reset(tokio::time::Instant::now() + LINGER);
                         }
                         self.take(call);
-                        while self.waiting.len() < CALLS_PER_PIPELINE && let Ok(call) = queue.try_recv() {
-                            self.take(call);
-                        }
+                        self.take_ready(&mut queue);
                     }
                     None if self.under_way.is_empty() && self.lazy.is_empty() => return,
                     None if self.under_way.is_empty() => self.send(),
@@ -144,6 +147,12 @@ impl Gatherer {
                 },
                 () = &mut linger, if !self.lazy.is_empty() && self.under_way.is_empty() => self.send(),
             }
+        }
+    }
+
+    fn take_ready(&mut self, queue: &mut mpsc::Receiver<Call>) {
+        while self.waiting.len() < CALLS_PER_PIPELINE && let Ok(call) = queue.try_recv() {
+            self.take(call);
         }
     }
 
