@@ -75,6 +75,7 @@ impl RedisSection {
             url: self.url.clone(),
             username: self.username.clone(),
             password: self.password.clone(),
+            gone_after: self.gone_after.0,
         }
     }
 }
@@ -159,6 +160,9 @@ section! {
         /// Goes over the URL's password.
         #[de("optional_text")]
         password: Option<String> = None,
+        /// After how long a tenant's configuration that Redis had, and lacks, is taken for lost, and what it has for all there is;
+        /// longer than a fail-over may take.
+        gone_after: Span = Span::secs(300),
     }
 }
 
@@ -294,7 +298,7 @@ section! {
         /// The console's address, as people reach it.
         #[de("optional_text")]
         public_url: Option<String> = None,
-        /// Origins that may show the console in a frame.
+        /// Origins that may show the console in a frame. There is none yet.
         #[de("list")]
         embed_origins: Vec<String> = Vec::new(),
     }
@@ -311,10 +315,10 @@ section! {
         /// Adds the label `tenant` to the metrics of attempts, ended deliveries, the ledger and the oldest waiting.
         #[de("parsed")]
         tenant_labels: bool = false,
-        /// Where traces go, by OTLP.
+        /// Where traces go, by OTLP. None are made yet.
         #[de("optional_text")]
         otlp_endpoint: Option<String> = None,
-        /// The share of traces that is kept.
+        /// The share of traces that is kept. None are made yet.
         #[de("parsed")]
         trace_ratio: f64 = 1.0,
     }

@@ -47,6 +47,9 @@ pub fn run(settings: &RuntimeSettings, main: impl Future<Output = anyhow::Result
 /// Sets up telemetry, signals and the admin port, which answers while the rest still waits for its dependencies.
 pub async fn start(service: Service, settings: &Settings) -> anyhow::Result<Tasks> {
     telemetry(&settings.telemetry)?;
+    if settings.telemetry.otlp_endpoint.is_some() {
+        tracing::warn!("traces are not made yet: the setting telemetry.otlp_endpoint has no effect");
+    }
     open_many_files();
     // Two crates bring rustls: the process decides for both which cryptography it uses.
     if rustls::crypto::ring::default_provider().install_default().is_err() {

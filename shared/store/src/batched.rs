@@ -151,7 +151,9 @@ impl Gatherer {
     }
 
     fn take_ready(&mut self, queue: &mut mpsc::Receiver<Call>) {
-        while self.waiting.len() < CALLS_PER_PIPELINE && let Ok(call) = queue.try_recv() {
+        while self.waiting.len() < CALLS_PER_PIPELINE
+            && let Ok(call) = queue.try_recv()
+        {
             self.take(call);
         }
     }

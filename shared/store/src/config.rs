@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::METRICS;
-use crate::redis_link::{Redis, StoreError, prefix};
+use crate::redis_link::{Redis, Script, StoreError, prefix};
 
 /// The mark that is set with the first tenant: a Redis without it, or with another, is not the one we knew.
 pub(crate) const GENERATION: &str = "f:generation";
@@ -30,6 +30,10 @@ pub(crate) const TENANTS: &str = "f:tenants";
 pub(crate) const OPERATOR_KEYS: &str = "f:keys";
 /// How often at most the end of the changes is asked for, however many unknown keys are shown.
 const ASK_EVERY: Duration = Duration::from_millis(250);
+/// Seen so seldom, it may have been two that passed.
+const BEHIND_UNSEEN: Duration = Duration::from_secs(600);
+/// How far a version is raised that has gone back: beyond all that anybody may know.
+const VERSIONS_LOST: u64 = 1_000;
 /// How long what was told may take to be followed here.
 const FOLLOWED_WITHIN: Duration = Duration::from_secs(5);
 /// How many changes are kept for followers; one that is further behind reads everything.
@@ -191,6 +195,38 @@ pub struct Configuration {
     followed: Arc<watch::Sender<String>>,
     /// The last change that was told, as it was when last asked for.
     told: Arc<Mutex<Option<Told>>>,
+    /// Tenants of whom a newer configuration is known than Redis has.
+    behind: Arc<Behind>,
+}
+
+/// Since when Redis lacks what is known of a tenant. At first that may pass: the old primary of a fail-over still answers.
+struct Behind {
+    /// After so long it has lost that.
+    for_good_after: Duration,
+    raise: Script,
+    seen: std::sync::Mutex<HashMap<TenantId, Seen>>,
+}
+
+struct Seen {
+    first: Instant,
+    last: Instant,
+}
+
+impl Behind {
+    /// Notes that it was seen now; whether it has been so for long enough.
+    fn is_for_good(&self, id: &TenantId, now: Instant) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let this = seen.entry(id.clone()).or_insert(Seen { first: now, last: now });
+        if now.duration_since(this.last) > BEHIND_UNSEEN {
+            this.first = now; // nobody knows what was in between
+        }
+        this.last = now;
+        now.duration_since(this.first) >= self.for_good_after
+    }
+
+    fn is_over(&self, id: &TenantId) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
 }
 
 /// The end of the changes, as of one moment.
@@ -210,6 +246,11 @@ impl Configuration {
             unreadable: Arc::new(watch::channel(0).0),
             followed: Arc::new(watch::channel("0-0".to_owned()).0),
             told: Arc::default(),
+            behind: Arc::new(Behind {
+                for_good_after: redis.gone_after(),
+                raise: Script::new(include_str!("scripts/raise_version.lua")),
+                seen: std::sync::Mutex::default(),
+            }),
         };
         let known = loop {
             match configuration.load_all().await {
@@ -276,16 +317,28 @@ impl Configuration {
         match known {
             Some(known) if stored == Some(known.version) => Ok(Some(known)),
             // A version never goes back, and outlives its tenant.
-            Some(known) if stored < Some(known.version) => Err(StoreError::Lost),
+            Some(known) if stored < Some(known.version) => self.fresh(id, known.version).await,
             _ => self.fresh(id, stored.unwrap_or(0)).await,
         }
     }
 
     async fn fresh(&self, id: &TenantId, version: u64) -> Result<Option<Arc<TenantConfig>>, StoreError> {
-        let stored = self.read_tenant(id).await?;
+        let mut stored = self.read_tenant(id).await?;
         match stored.version {
-            Some(stored) if stored >= version => {}
+            Some(stored) if stored >= version => self.behind.is_over(id),
             None if version == 0 => {} // nobody said that there is such a tenant
+            Some(_) if self.behind.is_for_good(id, Instant::now()) => {
+                tracing::error!(
+                    tenant = %id,
+                    lacks = version,
+                    "Redis has lost the tenant's newest configuration: going on with the one it has; changes made last must be made again"
+                );
+                let raised = (version + VERSIONS_LOST).to_string();
+                self.redis.script::<u64>(&self.behind.raise, id.as_str(), &[raised.as_bytes()]).await?;
+                self.redis.tell_of_change(id.as_str()).await?;
+                self.behind.is_over(id);
+                stored = self.read_tenant(id).await?;
+            }
             _ => return Err(StoreError::Lost),
         }
         let config = stored.config.clone();
@@ -625,4 +678,28 @@ fn parse_all<T: for<'de> Deserialize<'de>>(key: &str, hash: &HashMap<Vec<u8>, Ve
 
 fn unreadable(id: &TenantId) -> StoreError {
     StoreError::Odd(format!("the stored tenant `{id}` is of no form that this version reads"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_redis_lacks_is_lost_once_it_was_lacking_for_long_and_often_enough() {
+        let (acme, other): (TenantId, TenantId) = ("acme".parse().unwrap(), "other".parse().unwrap());
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let behind = Behind {
+            for_good_after: Duration::from_secs(300),
+            raise: Script::new("return 1"),
+            seen: std::sync::Mutex::default(),
+        };
+        assert!(!behind.is_for_good(&acme, at(0)));
+        assert!(!behind.is_for_good(&acme, at(299)) && !behind.is_for_good(&other, at(299)));
+        assert!(behind.is_for_good(&acme, at(300)));
+        behind.is_over(&acme);
+        assert!(!behind.is_for_good(&acme, at(301)), "it is another time");
+        assert!(!behind.is_for_good(&other, at(299 + 601)), "what was in between, nobody knows");
+        assert!(behind.is_for_good(&other, at(299 + 601 + 300)));
+    }
 }

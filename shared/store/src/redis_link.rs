@@ -16,6 +16,7 @@ use redis::{Cmd, FromRedisValue, Pipeline, RedisError, Value};
 use tokio::sync::Mutex;
 
 use crate::{
+    config::{CHANGES, CHANGES_KEPT},
     metrics::METRICS,
     pool::{Lent, Pool},
     servers::{Connection, RedisSettings, Servers},
@@ -87,6 +88,7 @@ pub struct Redis {
     rest: Arc<Pool>,
     /// There is a replica that keeps up.
     replicated: Arc<AtomicBool>,
+    gone_after: Duration,
 }
 
 /// A connection that is made when first used, and again once it broke.
@@ -151,7 +153,20 @@ impl Redis {
             servers: Arc::new(servers),
             scripts: Link::default(),
             replicated: Arc::default(),
+            gone_after: settings.gone_after,
         })
+    }
+
+    /// After how long what Redis lacks is lost.
+    pub(crate) fn gone_after(&self) -> Duration {
+        self.gone_after
+    }
+
+    /// Tells whoever follows the configuration that this tenant's has changed.
+    pub(crate) async fn tell_of_change(&self, tenant: &str) -> Result<(), StoreError> {
+        let mut command = redis::cmd("XADD");
+        command.arg(CHANGES).arg("MAXLEN").arg("~").arg(CHANGES_KEPT).arg("*").arg("tenant").arg(tenant);
+        self.run::<String>(&command).await.map(drop)
     }
 
     /// Refuses a Redis that would drop what it is trusted with; says what its durability costs.

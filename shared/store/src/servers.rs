@@ -30,6 +30,8 @@ pub struct RedisSettings {
     pub username: Option<String>,
     /// Goes over the URL's password.
     pub password: Option<String>,
+    /// After how long a configuration that Redis had, and lacks, is lost; longer than a fail-over may take.
+    pub gone_after: Duration,
 }
 
 /// The servers that the settings name.
@@ -227,7 +229,12 @@ mod tests {
     use super::*;
 
     fn named(url: &str) -> Result<&'static str, String> {
-        let settings = RedisSettings { url: url.to_owned(), username: None, password: Some("s3cret".to_owned()) };
+        let settings = RedisSettings {
+            url: url.to_owned(),
+            username: None,
+            password: Some("s3cret".to_owned()),
+            gone_after: Duration::ZERO,
+        };
         match Servers::named(&settings) {
             Ok(Servers::One(_)) => Ok("one"),
             Ok(Servers::Sentinel { .. }) => Ok("sentinel"),

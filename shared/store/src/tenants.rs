@@ -10,9 +10,7 @@ use redis::{FromRedisValue, Value};
 use serde::Serialize;
 
 use crate::{
-    config::{
-        CHANGES, CHANGES_KEPT, Configuration, GENERATION, OPERATOR_KEYS, StoredKey, StoredWebhook, TENANTS, Tenant,
-    },
+    config::{Configuration, GENERATION, OPERATOR_KEYS, StoredKey, StoredWebhook, TENANTS, Tenant},
     jobs::{self, job_script},
     log::now_ms,
     redis_link::{Redis, Script, StoreError, prefix},
@@ -220,13 +218,13 @@ impl Tenants {
     /// Saves one of the operator's publish keys.
     pub async fn put_operator_key(&self, key: &StoredKey) -> Result<(), StoreError> {
         self.redis.run::<()>(redis::cmd("HSET").arg(OPERATOR_KEYS).arg(&key.id).arg(json(key))).await?;
-        self.tell("").await
+        self.redis.tell_of_change("").await
     }
 
     /// Deletes one of the operator's publish keys.
     pub async fn delete_operator_key(&self, id: &str) -> Result<Saved, StoreError> {
         let deleted: u32 = self.redis.run(redis::cmd("HDEL").arg(OPERATOR_KEYS).arg(id)).await?;
-        self.tell("").await?;
+        self.redis.tell_of_change("").await?;
         Ok(if deleted == 0 { Saved::Missing } else { Saved::Yes })
     }
 
@@ -307,14 +305,8 @@ impl Tenants {
         }
         self.redis.replicated(tenant.as_str()).await;
         // A crash in between costs nothing: the version travels with every event, and a claim returns the revision.
-        self.tell(tenant.as_str()).await?;
+        self.redis.tell_of_change(tenant.as_str()).await?;
         Ok(Saved::Yes)
-    }
-
-    async fn tell(&self, tenant: &str) -> Result<(), StoreError> {
-        let mut command = redis::cmd("XADD");
-        command.arg(CHANGES).arg("MAXLEN").arg("~").arg(CHANGES_KEPT).arg("*").arg("tenant").arg(tenant);
-        self.redis.run::<String>(&command).await.map(drop)
     }
 }
 
