@@ -49,9 +49,8 @@ pub(crate) fn of_delivery(
             let content_type = [("content-type".to_owned(), rendered.content_type.clone())];
             rendered.headers.iter().cloned().chain(content_type)
         });
-        let first_ms = delivery.first_attempt_ms.unwrap_or(entry.at);
-        let told = header::told(&delivery.id.webhook_id_header(), entry.at, number, first_ms);
-        let told = told.map(|(name, value)| (name.to_owned(), value));
+        let told = header::told(&delivery.id.webhook_id_header(), entry.at, number, delivery.first_attempt_ms);
+        let told = told.into_iter().map(|(name, value)| (name.to_owned(), value));
         // The webhook's own stand over the shape's, and ours over both.
         let all = shape.chain(entry.headers).chain(told).map(|(name, value)| (name.to_ascii_lowercase(), value));
         entry.headers = all.collect::<BTreeMap<_, _>>().into_iter().collect();
@@ -154,6 +153,45 @@ mod tests {
                 "response": { "status": 503, "headers": { "via": "a, b", "server": "s" }, "body": "busy" },
             })
         );
+    }
+
+    #[test]
+    fn a_short_entrys_headers_are_told_again_and_what_is_masked_stays_so() {
+        let delivery = DeliveryView {
+            id: "01K3V7M2Z8Q4R6T1W9X0Y5B3CD_5ceec43ce1b5b412ba9d0e73_r01K3V7M2Z8Q4R6T1W9X0Y5B3CE".parse().unwrap(),
+            event_type: "t".into(),
+            state: fanfare_store::State::Delivered,
+            attempts: 2,
+            created_ms: 1,
+            ended_ms: None,
+            due_ms: None,
+            sending: false,
+            reason: None,
+            shape: "0123456789ab:full".into(),
+            first_attempt_ms: Some(1_699_999_000_999),
+        };
+        let rendered = Rendered {
+            body: b"{}".to_vec(),
+            content_type: "application/json".into(),
+            headers: vec![("User-Agent".into(), "Fanfare/2".into()), ("X-Team".into(), "catalog".into())],
+        };
+        let own =
+            [("x-team", "***"), ("user-agent", "Fanfare/1"), ("webhook-signature", "v1,s"), ("fanfare-replay", "j")];
+        let headers = own.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let entry = AttemptEntry { v: AttemptEntry::SHORT, headers, ..entry() };
+        let shown = json!(of_delivery(&delivery, 2, entry.clone(), Some(&rendered)));
+        assert_eq!(
+            shown["request"]["headers"],
+            json!({
+                "content-type": "application/json", "user-agent": "Fanfare/1", "x-team": "***",
+                "webhook-id": "01K3V7M2Z8Q4R6T1W9X0Y5B3CD_5ceec43ce1b5b412ba9d0e73", "webhook-timestamp": "1700000000",
+                "webhook-signature": "v1,s", "fanfare-attempt": "2", "fanfare-first-attempt": "1699999000", "fanfare-replay": "j",
+            })
+        );
+        let lost = DeliveryView { first_attempt_ms: None, ..delivery };
+        let shown = json!(of_delivery(&lost, 2, entry, None));
+        assert_eq!(shown["request"]["headers"]["fanfare-first-attempt"], Value::Null, "nobody knows");
+        assert_eq!(shown["request"]["headers"]["x-team"], "***");
     }
 
     #[test]

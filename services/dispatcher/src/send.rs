@@ -12,7 +12,7 @@ use fanfare_runtime::now_ms;
 use fanfare_store::AttemptEntry;
 use reqwest::{
     Client, Request, Response, Url,
-    header::{HeaderMap, HeaderName, HeaderValue},
+    header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT},
     redirect,
 };
 
@@ -233,8 +233,10 @@ fn logged(headers: &HeaderMap, webhook: &InForce) -> Vec<(String, String)> {
 
 /// Of these, what neither the event's shape nor the delivery's record tells.
 fn untold(headers: &HeaderMap, webhook: &InForce) -> Vec<(String, String)> {
+    let secret = |name: &HeaderName| webhook.headers.iter().any(|(own, _)| own == name);
     let own = webhook.headers.iter().map(|(name, _)| masked(name));
-    let ours = [WEBHOOK_SIGNATURE, REDELIVERY, REPLAY].into_iter();
+    // The agent names the version that sent it.
+    let ours = [USER_AGENT, WEBHOOK_SIGNATURE, REDELIVERY, REPLAY].into_iter().filter(|name| !secret(name));
     own.chain(ours.filter_map(|name| Some(shown(&name, headers.get(&name)?)))).collect()
 }
 

@@ -17,11 +17,12 @@ pub const REDELIVERY: &str = "fanfare-redelivery";
 pub const REPLAY: &str = "fanfare-replay";
 
 /// Those of an attempt that can be told from its record.
-pub fn told(id: &str, at_ms: u64, attempt: u32, first_attempt_ms: u64) -> [(&'static str, String); 4] {
-    [
+pub fn told(id: &str, at_ms: u64, attempt: u32, first_attempt_ms: Option<u64>) -> Vec<(&'static str, String)> {
+    let mut told = vec![
         (WEBHOOK_ID, id.to_owned()),
         (WEBHOOK_TIMESTAMP, (at_ms / 1_000).to_string()),
         (ATTEMPT, attempt.to_string()),
-        (FIRST_ATTEMPT, (first_attempt_ms / 1_000).to_string()),
-    ]
+    ];
+    told.extend(first_attempt_ms.map(|first_ms| (FIRST_ATTEMPT, (first_ms / 1_000).to_string())));
+    told
 }

@@ -521,6 +521,7 @@ impl Settings {
         }
         fanfare_catalog::Catalogs::load(self.catalogs.path.as_deref())
             .map_err(|why| anyhow::anyhow!("setting FANFARE_CATALOGS__PATH: {why:#}"))?;
+        anyhow::ensure!(self.runtime.threads <= 256, "setting FANFARE_RUNTIME__THREADS: must be 256 or less");
         anyhow::ensure!(self.scheduler.speed >= 1, "setting FANFARE_SCHEDULER__SPEED: must be 1 or more");
         anyhow::ensure!(
             self.dispatcher.max_in_flight >= 1,

@@ -15,6 +15,8 @@ use crate::redis_link::{Redis, Script, StoreError};
 const EAGER: usize = 1;
 /// Pipelines under way at most.
 const IN_FLIGHT: usize = 8;
+/// A pipeline that takes longer keeps no other waiting: a server of a cluster hangs, perhaps.
+const SLOW: Duration = Duration::from_millis(50);
 /// Calls in one run of a script: what Redis does in well under a millisecond.
 const CALLS_PER_RUN: usize = 64;
 /// Calls in one pipeline.
@@ -116,12 +118,13 @@ struct Gatherer {
 
 impl Gatherer {
     async fn run(mut self, mut queue: mpsc::Receiver<Call>) {
-        let linger = tokio::time::sleep(LINGER);
-        tokio::pin!(linger);
+        let (linger, slow) = (tokio::time::sleep(LINGER), tokio::time::sleep(SLOW));
+        tokio::pin!(linger, slow);
         loop {
-            let full = self.waiting.len() >= CALLS_PER_PIPELINE;
-            if !self.waiting.is_empty() && (self.under_way.len() < EAGER || (full && self.under_way.len() < IN_FLIGHT))
-            {
+            let pressing = self.waiting.len() >= CALLS_PER_PIPELINE || slow.is_elapsed();
+            let another = self.under_way.len() < EAGER || (pressing && self.under_way.len() < IN_FLIGHT);
+            if !self.waiting.is_empty() && another {
+                slow.as_mut().reset(tokio::time::Instant::now() + SLOW);
                 if self.under_way.is_empty() {
                     // Who is ready to call by now is let to: else the first of many that were woken together would go alone.
                     tokio::task::yield_now().await;
@@ -145,6 +148,7 @@ impl Gatherer {
                     None if self.under_way.is_empty() => self.send(),
                     None => while self.under_way.next().await.is_some() {},
                 },
+                () = &mut slow, if !slow.is_elapsed() && !self.waiting.is_empty() => {}
                 () = &mut linger, if !self.lazy.is_empty() && self.under_way.is_empty() => self.send(),
             }
         }

@@ -3,7 +3,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -30,8 +33,8 @@ pub(crate) const TENANTS: &str = "f:tenants";
 pub(crate) const OPERATOR_KEYS: &str = "f:keys";
 /// How often at most the end of the changes is asked for, however many unknown keys are shown.
 const ASK_EVERY: Duration = Duration::from_millis(250);
-/// Seen so seldom, it may have been two that passed.
-const BEHIND_UNSEEN: Duration = Duration::from_secs(600);
+/// Not seen for so long, it may have been another that passed: those that are known are looked at every two seconds.
+const BEHIND_UNSEEN: Duration = Duration::from_secs(60);
 /// How far a version is raised that has gone back: beyond all that anybody may know.
 const VERSIONS_LOST: u64 = 1_000;
 /// How long what was told may take to be followed here.
@@ -199,33 +202,60 @@ pub struct Configuration {
     behind: Arc<Behind>,
 }
 
-/// Since when Redis lacks what is known of a tenant. At first that may pass: the old primary of a fail-over still answers.
+/// What is known of tenants, and Redis lacks. At first that may pass: the old primary of a fail-over still answers.
 struct Behind {
     /// After so long it has lost that.
     for_good_after: Duration,
     raise: Script,
-    seen: std::sync::Mutex<HashMap<TenantId, Seen>>,
+    seen: std::sync::Mutex<HashMap<TenantId, Lacked>>,
+    /// Whether there are any: asked for every event.
+    some: AtomicBool,
 }
 
-struct Seen {
+struct Lacked {
+    version: u64,
     first: Instant,
     last: Instant,
 }
 
 impl Behind {
-    /// Notes that it was seen now; whether it has been so for long enough.
-    fn is_for_good(&self, id: &TenantId, now: Instant) -> bool {
+    /// Notes that Redis lacks this version now; whether it has for long enough.
+    fn is_for_good(&self, id: &TenantId, version: u64, now: Instant) -> bool {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let this = seen.entry(id.clone()).or_insert(Seen { first: now, last: now });
-        if now.duration_since(this.last) > BEHIND_UNSEEN {
-            this.first = now; // nobody knows what was in between
+        let lacked = seen.entry(id.clone()).or_insert(Lacked { version, first: now, last: now });
+        if now.duration_since(lacked.last) > BEHIND_UNSEEN {
+            lacked.first = now; // nobody knows what was in between
         }
-        this.last = now;
-        now.duration_since(this.first) >= self.for_good_after
+        lacked.last = now;
+        lacked.version = lacked.version.max(version);
+        self.some.store(true, Ordering::Relaxed);
+        now.duration_since(lacked.first) >= self.for_good_after
     }
 
-    fn is_over(&self, id: &TenantId) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    /// Redis has this version.
+    fn has(&self, id: &TenantId, version: u64) {
+        if self.some.load(Ordering::Relaxed) {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if seen.get(id).is_some_and(|lacked| version >= lacked.version) {
+                seen.remove(id);
+            }
+            self.some.store(!seen.is_empty(), Ordering::Relaxed);
+        }
+    }
+
+    /// All of Redis is lost: that is another matter.
+    fn forget(&self) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.some.store(false, Ordering::Relaxed);
+    }
+
+    fn lacks(&self, id: &TenantId) -> bool {
+        self.some.load(Ordering::Relaxed) && self.seen.lock().unwrap_or_else(PoisonError::into_inner).contains_key(id)
+    }
+
+    fn all(&self) -> Vec<(TenantId, u64)> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().map(|(id, lacked)| (id.clone(), lacked.version)).collect()
     }
 }
 
@@ -250,6 +280,7 @@ impl Configuration {
                 for_good_after: redis.gone_after(),
                 raise: Script::new(include_str!("scripts/raise_version.lua")),
                 seen: std::sync::Mutex::default(),
+                some: AtomicBool::new(false),
             }),
         };
         let known = loop {
@@ -300,8 +331,9 @@ impl Configuration {
     /// A tenant's configuration no older than `version`; `Ok(None)`: there is no such tenant.
     pub async fn at_least(&self, id: &TenantId, version: u64) -> Result<Option<Arc<TenantConfig>>, StoreError> {
         match self.tenant(id) {
-            Some(known) if known.version >= version => Ok(Some(known)),
-            _ => self.fresh(id, version).await,
+            Some(known) if known.version >= version && !self.behind.lacks(id) => Ok(Some(known)),
+            Some(known) => self.fresh(id, version.max(known.version)).await,
+            None => self.fresh(id, version).await,
         }
     }
 
@@ -323,20 +355,15 @@ impl Configuration {
     }
 
     async fn fresh(&self, id: &TenantId, version: u64) -> Result<Option<Arc<TenantConfig>>, StoreError> {
+        if *self.lost.borrow() {
+            return Err(StoreError::Lost);
+        }
         let mut stored = self.read_tenant(id).await?;
         match stored.version {
-            Some(stored) if stored >= version => self.behind.is_over(id),
+            Some(stored) if stored >= version => self.behind.has(id, stored),
             None if version == 0 => {} // nobody said that there is such a tenant
-            Some(_) if self.behind.is_for_good(id, Instant::now()) => {
-                tracing::error!(
-                    tenant = %id,
-                    lacks = version,
-                    "Redis has lost the tenant's newest configuration: going on with the one it has; changes made last must be made again"
-                );
-                let raised = (version + VERSIONS_LOST).to_string();
-                self.redis.script::<u64>(&self.behind.raise, id.as_str(), &[raised.as_bytes()]).await?;
-                self.redis.tell_of_change(id.as_str()).await?;
-                self.behind.is_over(id);
+            Some(_) if self.behind.is_for_good(id, version, Instant::now()) => {
+                self.go_on_without(id, version).await?;
                 stored = self.read_tenant(id).await?;
             }
             _ => return Err(StoreError::Lost),
@@ -347,6 +374,20 @@ impl Configuration {
             return Err(unreadable(id));
         }
         Ok(config)
+    }
+
+    /// What Redis has of a tenant is all there is: raises its version beyond what anybody may know, so that all read it.
+    async fn go_on_without(&self, id: &TenantId, lacked: u64) -> Result<(), StoreError> {
+        tracing::error!(
+            tenant = %id,
+            lacked,
+            "Redis has lost the tenant's newest configuration: going on with the one it has; changes made last must be made again"
+        );
+        let raised = (lacked + VERSIONS_LOST).to_string();
+        let args = [lacked.to_string(), raised];
+        self.redis.script::<u64>(&self.behind.raise, id.as_str(), &[args[0].as_bytes(), args[1].as_bytes()]).await?;
+        self.redis.replicated(id.as_str()).await;
+        self.redis.tell_of_change(id.as_str()).await
     }
 
     /// Whether the tenant itself is stored and cannot be read: it must not pass for one that is not there.
@@ -425,6 +466,9 @@ impl Configuration {
     fn put(&self, id: &TenantId, stored: Stored) {
         let mut in_force = self.in_force.write().unwrap_or_else(PoisonError::into_inner);
         let Stored { config, unreadable, .. } = stored;
+        if let Some(config) = &config {
+            self.behind.has(id, config.version);
+        }
         let newer = |known: &Arc<TenantConfig>| config.as_ref().is_some_and(|config| known.version > config.version);
         if in_force.tenants.get(id).is_some_and(newer) {
             return;
@@ -448,6 +492,13 @@ impl Configuration {
                 }
                 in_force.tenants.insert(id.clone(), config);
             }
+        }
+    }
+
+    /// Notes where Redis has an older configuration than is known.
+    async fn compare(&self, id: &TenantId) {
+        if let Err(error) = self.latest(id).await {
+            tracing::warn!(tenant = %id, %error, "what Redis has of a tenant cannot be compared with what is known");
         }
     }
 
@@ -572,8 +623,20 @@ impl Configuration {
                 tracing::error!(lost, "whether Redis has lost what we knew: delete nothing, restore it");
             }
             if lost {
+                self.behind.forget();
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 continue;
+            }
+            for (tenant, lacked) in self.behind.all() {
+                let _ = self.fresh(&tenant, lacked).await; // it is still lacking: said by whoever waits for it
+            }
+            let end = self.end_of_changes().await?;
+            if stream_id(&end) < stream_id(&known.last) {
+                tracing::warn!("the configuration's changes have gone back: comparing all of it with what is known");
+                for config in self.tenants() {
+                    self.compare(&config.tenant.id).await;
+                }
+                known.last = end;
             }
             let oldest: Vec<(String, Value)> = redis::cmd("XRANGE")
                 .arg(CHANGES)
@@ -613,6 +676,7 @@ impl Configuration {
                     Ok(tenant) => {
                         let stored = self.read_tenant(&tenant).await?;
                         self.put(&tenant, stored);
+                        self.compare(&tenant).await;
                     }
                     Err(_) => self.load_operator_keys().await?,
                 }
@@ -685,21 +749,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_redis_lacks_is_lost_once_it_was_lacking_for_long_and_often_enough() {
+    fn what_redis_lacks_is_lost_once_it_was_lacking_for_long() {
         let (acme, other): (TenantId, TenantId) = ("acme".parse().unwrap(), "other".parse().unwrap());
         let begun = Instant::now();
         let at = |seconds| begun + Duration::from_secs(seconds);
         let behind = Behind {
-            for_good_after: Duration::from_secs(300),
+            for_good_after: Duration::from_secs(100),
             raise: Script::new("return 1"),
             seen: std::sync::Mutex::default(),
+            some: AtomicBool::new(false),
         };
-        assert!(!behind.is_for_good(&acme, at(0)));
-        assert!(!behind.is_for_good(&acme, at(299)) && !behind.is_for_good(&other, at(299)));
-        assert!(behind.is_for_good(&acme, at(300)));
-        behind.is_over(&acme);
-        assert!(!behind.is_for_good(&acme, at(301)), "it is another time");
-        assert!(!behind.is_for_good(&other, at(299 + 601)), "what was in between, nobody knows");
-        assert!(behind.is_for_good(&other, at(299 + 601 + 300)));
+        assert!(!behind.is_for_good(&acme, 7, at(0)) && behind.lacks(&acme) && !behind.lacks(&other));
+        assert!(!behind.is_for_good(&acme, 5, at(50)) && !behind.is_for_good(&other, 1, at(50)));
+        behind.has(&acme, 6);
+        assert!(behind.lacks(&acme), "it lacks the seventh");
+        assert!(behind.is_for_good(&acme, 7, at(100)) && !behind.is_for_good(&other, 1, at(100)));
+        behind.has(&acme, 7);
+        assert!(!behind.lacks(&acme) && !behind.is_for_good(&acme, 8, at(101)), "it is another time");
+        assert!(!behind.is_for_good(&other, 1, at(161)), "what was in between, nobody knows");
+        behind.forget();
+        assert!(!behind.lacks(&other) && behind.all().is_empty());
     }
 }

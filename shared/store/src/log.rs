@@ -91,7 +91,6 @@ pub struct AttemptEntry {
     /// The request's URL.
     pub url: String,
     /// The request's headers, masked: all of them, or those that cannot be told otherwise.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
     /// The answer's status.
     #[serde(default, skip_serializing_if = "Option::is_none")]

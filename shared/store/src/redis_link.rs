@@ -301,15 +301,29 @@ async fn scripts_over(
     // A server was restarted, or never knew them. Those calls did not run: told once more, they run now, and only they.
     let unknown: Vec<usize> = (0..answers.len()).filter(|at| answers[*at].as_ref().is_err_and(is_noscript)).collect();
     if !unknown.is_empty() {
-        for script in distinct(unknown.iter().map(|at| scripts[*at])) {
-            redis::cmd("SCRIPT").arg("LOAD").arg(script.text.as_str()).query_async::<Value>(connection).await?;
-        }
         let again = calls.cmd_iter().enumerate().filter(|(at, _)| unknown.contains(at)).map(|(_, call)| call.clone());
-        for (at, answer) in unknown.iter().zip(connection.each(&pipeline(again)).await?) {
-            answers[*at] = answer;
+        let scripts = distinct(unknown.iter().map(|at| scripts[*at]));
+        // The others have run, whatever becomes of these.
+        let told = told_again(connection, &scripts, &pipeline(again)).await;
+        for (nth, at) in unknown.into_iter().enumerate() {
+            answers[at] = match &told {
+                Ok(told) => told.get(nth).cloned().unwrap_or(Ok(Value::Nil)),
+                Err(error) => Err(error.clone()),
+            };
         }
     }
     Ok(answers)
+}
+
+async fn told_again(
+    connection: &mut Connection,
+    scripts: &[&Script],
+    calls: &Pipeline,
+) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
+    for script in scripts {
+        redis::cmd("SCRIPT").arg("LOAD").arg(script.text.as_str()).query_async::<Value>(connection).await?;
+    }
+    connection.each(calls).await
 }
 
 /// Each script once: they are few.

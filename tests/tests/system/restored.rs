@@ -95,3 +95,31 @@ fn what_a_lost_broker_had_is_sent_again_on_demand() {
         Ok(())
     });
 }
+
+#[test]
+fn a_webhook_made_after_redis_lost_its_last_writes_gets_its_events_from_who_knows_newer_ones() {
+    story(async {
+        let mut fanfare = Fanfare::start_with(&[("FANFARE_REDIS__GONE_AFTER", "3s")]).await?;
+        let tenant = fanfare.tenant("acme").await?;
+        let mut redis = fanfare.redis_connection().await?;
+        let lost = Receiver::start().await?;
+        for _ in 0..3 {
+            let webhook = tenant.webhook(&lost, "order.paid").await?;
+            // As if Redis had lost it with its last seconds.
+            redis::cmd("HDEL").arg("f:{acme}:w").arg(&webhook.id).exec_async(&mut redis).await?;
+            redis::cmd("HDEL").arg("f:{acme}:wc").arg(&webhook.id).exec_async(&mut redis).await?;
+        }
+        redis::cmd("DECRBY").arg("f:{acme}:cv").arg(3).exec_async(&mut redis).await?;
+        // The api knows nothing of them any more, fanout does.
+        let api = fanfare.services.get_mut(Service::Api);
+        api.kill();
+        api.start_again().await?;
+        let receiver = Receiver::start().await?;
+        tenant.webhook(&receiver, "order.paid").await?;
+        let event = tenant.client.publish(&order("order.paid", 1)).await?;
+        receiver.wait_for(1, PATIENCE).await?;
+        tenant.delivery_that_is(&event, "delivered").await?;
+        ensure!(lost.count() == 0, "what Redis has lost is no webhook");
+        fanfare.balance().await
+    });
+}

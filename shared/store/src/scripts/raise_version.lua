@@ -1,5 +1,5 @@
--- Makes a tenant's configuration version at least this, where Redis has it at all. ARGV: the version
+-- Raises a tenant's configuration version where Redis still lacks one that was known. ARGV: the version lacked, the version to be
 local version = config_version()
 if not version then return redis.error_reply(LOST) end
-if tonumber(version) < tonumber(ARGV[1]) then call('SET', P .. ':cv', ARGV[1]) end
+if tonumber(version) < tonumber(ARGV[1]) then call('SET', P .. ':cv', ARGV[2]) end
 return 1
