@@ -1,7 +1,10 @@
 //! The settings of all services (contract.md, Services): built-in defaults, then a TOML file, then the environment. One
 //! tree for all, so that one file can serve five services; each takes what it needs.
 
-use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, str::FromStr};
+mod help; // what `--help` says
+mod values; // how a setting is written
+
+use std::{net::SocketAddr, path::PathBuf};
 
 use fanfare_domain::{Span, TargetRules};
 use fanfare_metrics::Tenants;
@@ -11,7 +14,9 @@ use figment::{
     value::{Dict, Value},
 };
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
+
+use values::{Bytes, list, optional_parsed, optional_text, parsed};
 
 /// The services, by the names their binaries have behind `fanfare-`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -336,100 +341,13 @@ section! {
     }
 }
 
-/// A size, written `8GiB`, `512MiB` or in plain bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Value", into = "String")]
-pub struct Bytes(pub u64);
-
-impl TryFrom<Value> for Bytes {
-    type Error = String;
-    fn try_from(value: Value) -> Result<Self, String> {
-        let text =
-            value.as_str().map(str::to_owned).or_else(|| value.to_u128().map(|n| n.to_string())).unwrap_or_default();
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let unit: u64 = match &text[digits.len()..] {
-            "" | "B" => 1,
-            "KiB" => 1 << 10,
-            "MiB" => 1 << 20,
-            "GiB" => 1 << 30,
-            "TiB" => 1 << 40,
-            _ => 0,
-        };
-        match digits.trim().parse::<u64>().ok().and_then(|n| n.checked_mul(unit)) {
-            Some(bytes) if unit > 0 => Ok(Self(bytes)),
-            _ => Err("must be a size such as `8GiB`".to_owned()),
-        }
-    }
-}
-
-impl From<Bytes> for String {
-    fn from(bytes: Bytes) -> String {
-        match bytes.0 {
-            n if n > 0 && n.is_multiple_of(1 << 30) => format!("{}GiB", n >> 30),
-            n => n.to_string(),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Written<T> {
-    Native(T),
-    Text(String),
-}
-
-/// From the environment everything is text; from TOML it has its type.
-fn parsed<'de, D: Deserializer<'de>, T: Deserialize<'de> + FromStr<Err: std::fmt::Display>>(
-    from: D,
-) -> Result<T, D::Error> {
-    match Written::<T>::deserialize(from)? {
-        Written::Native(value) => Ok(value),
-        Written::Text(text) => {
-            text.trim().parse().map_err(|why| serde::de::Error::custom(format_args!("`{text}`: {why}")))
-        }
-    }
-}
-
-fn optional_parsed<'de, D: Deserializer<'de>, T: Deserialize<'de> + FromStr<Err: std::fmt::Display>>(
-    from: D,
-) -> Result<Option<T>, D::Error> {
-    match Option::<Written<T>>::deserialize(from)? {
-        None => Ok(None),
-        Some(Written::Native(value)) => Ok(Some(value)),
-        Some(Written::Text(text)) if text.trim().is_empty() => Ok(None),
-        Some(Written::Text(text)) => {
-            text.trim().parse().map(Some).map_err(|why| serde::de::Error::custom(format_args!("`{text}`: {why}")))
-        }
-    }
-}
-
-/// An empty text is the same as none: a chart writes what was left out as `""`.
-fn optional_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
-    Ok(Option::<String>::deserialize(from)?.filter(|text| !text.is_empty()))
-}
-
-/// A list, or a text of its items with commas between them.
-fn list<'de, D: Deserializer<'de>, T: Deserialize<'de> + FromStr<Err: std::fmt::Display>>(
-    from: D,
-) -> Result<Vec<T>, D::Error> {
-    match Written::<Vec<T>>::deserialize(from)? {
-        Written::Native(items) => Ok(items),
-        Written::Text(text) => {
-            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-            items
-                .map(|item| item.parse().map_err(|why| serde::de::Error::custom(format_args!("`{item}`: {why}"))))
-                .collect()
-        }
-    }
-}
-
 /// The settings of this process. Answers `--help` and `--check-config` itself, and then ends the process.
 pub fn settings(service: Service) -> anyhow::Result<Settings> {
     let mut check = false;
     for argument in std::env::args().skip(1) {
         match argument.as_str() {
             "--help" | "-h" => {
-                print(&help(service));
+                print(&help::help(service));
                 std::process::exit(0);
             }
             "--version" | "-V" => {
@@ -580,63 +498,6 @@ impl Settings {
     }
 }
 
-fn help_rows() -> Vec<(&'static str, &'static str, &'static str)> {
-    [
-        AmqpSection::HELP,
-        RedisSection::HELP,
-        LogSettings::HELP,
-        IngestSettings::HELP,
-        ApiSettings::HELP,
-        AdminSettings::HELP,
-        SecretSettings::HELP,
-        CatalogSettings::HELP,
-        TargetSettings::HELP,
-        DispatcherSettings::HELP,
-        SchedulerSettings::HELP,
-        RuntimeSettings::HELP,
-        ShutdownSettings::HELP,
-        ConsoleSettings::HELP,
-        TelemetrySettings::HELP,
-        SmtpSettings::HELP,
-    ]
-    .concat()
-}
-
-fn help(service: Service) -> String {
-    let defaults: Dict = Figment::from(Serialized::defaults(Settings::default())).extract().unwrap_or_default();
-    let name = service.name();
-    let checks = match service {
-        Service::Api => "--check-config | --check-catalog FILE | --check-delivery API INGEST ADDRESS PORT",
-        _ => "--check-config",
-    };
-    let mut text = format!(
-        "fanfare-{name}: one of Fanfare's five services.\n\nUsage: fanfare-{name} [{checks} | --help | --version]\n\n\
-         Settings come from the environment, over the TOML file that FANFARE_CONFIG names, over these defaults:\n\n"
-    );
-    for (section, key, help) in help_rows() {
-        let default =
-            defaults.get(section).and_then(|section| section.as_dict()?.get(key)).map(shown).unwrap_or_default();
-        let _ = writeln!(
-            text,
-            "  {}\n      {} Default: {default}.",
-            setting_name(&[section.into(), key.into()]),
-            help.trim()
-        );
-    }
-    text
-}
-
-fn shown(value: &Value) -> String {
-    match value {
-        Value::String(_, text) => format!("`{text}`"),
-        Value::Bool(_, value) => value.to_string(),
-        Value::Num(_, number) => {
-            number.to_u128().map_or_else(|| format!("{:?}", number.to_f64().unwrap_or_default()), |n| n.to_string())
-        }
-        _ => "none".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -693,6 +554,7 @@ mod tests {
             ("FANFARE_LOG__REDIS_URL", "redis://elsewhere:6379/0"),
             ("FANFARE_SECRETS__KEYS", "a:short"),
             ("FANFARE_SCHEDULER__SPEED", "0"),
+            ("FANFARE_RUNTIME__THREADS", "257"),
             ("FANFARE_DISPATCHER__MAX_IN_FLIGHT_PER_WEBHOOK", "1001"),
         ] {
             let settings = from_env(&[("FANFARE_SECRETS__KEYS", key), (name, value)]).unwrap();
@@ -704,17 +566,5 @@ mod tests {
             from_env(&[("FANFARE_SECRETS__KEYS", key)]).unwrap().check(Service::Api).is_err(),
             "the api needs a token"
         );
-    }
-
-    #[test]
-    fn help_names_every_setting_with_its_default() {
-        let text = help(Service::Api);
-        let defaults: Dict = Figment::from(Serialized::defaults(Settings::default())).extract().unwrap();
-        for (section, keys) in &defaults {
-            for key in keys.as_dict().unwrap().keys() {
-                assert!(text.contains(&setting_name(&[section.clone(), key.clone()])), "{section}.{key} has no help");
-            }
-        }
-        assert!(text.contains("`15s`") && text.contains("262144") && text.contains("`8GiB`"), "{text}");
     }
 }

@@ -3,124 +3,38 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use fanfare_domain::{TenantId, Webhook, WebhookId, hex};
+use fanfare_domain::{TenantId, WebhookId};
 use redis::{Value, streams::StreamReadReply};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use serde::Deserialize;
 use tokio::{
     sync::{Mutex, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::behind::Behind;
 use crate::metrics::METRICS;
-use crate::redis_link::{Redis, Script, StoreError, prefix};
+use crate::redis_link::{Redis, StoreError, prefix};
+use crate::stored::{Scopes, StoredKey, StoredWebhook, Tenant};
 
 /// The mark that is set with the first tenant: a Redis without it, or with another, is not the one we knew.
 pub(crate) const GENERATION: &str = "f:generation";
 /// The stream of tenants whose configuration has changed.
-pub(crate) const CHANGES: &str = "f:changes";
+const CHANGES: &str = "f:changes";
 /// The set of tenants.
 pub(crate) const TENANTS: &str = "f:tenants";
 /// The operator's publish keys.
 pub(crate) const OPERATOR_KEYS: &str = "f:keys";
 /// How often at most the end of the changes is asked for, however many unknown keys are shown.
 const ASK_EVERY: Duration = Duration::from_millis(250);
-/// Not seen for so long, it may have been another that passed: those that are known are looked at every two seconds.
-const BEHIND_UNSEEN: Duration = Duration::from_secs(60);
-/// How far a version is raised that has gone back: beyond all that anybody may know.
-const VERSIONS_LOST: u64 = 1_000;
 /// How long what was told may take to be followed here.
 const FOLLOWED_WITHIN: Duration = Duration::from_secs(5);
 /// How many changes are kept for followers; one that is further behind reads everything.
-pub(crate) const CHANGES_KEPT: usize = 10_000;
-
-/// A tenant as stored, form 1.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Tenant {
-    /// The stored form.
-    pub v: u32,
-    /// Its id.
-    pub id: TenantId,
-    /// What the operator calls it.
-    pub name: Option<String>,
-    /// The catalog of its events.
-    pub catalog: String,
-    /// Unix milliseconds.
-    pub created_at: u64,
-    /// Unix milliseconds.
-    pub updated_at: u64,
-}
-
-/// A webhook as stored, form 1.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredWebhook {
-    /// The stored form.
-    pub v: u32,
-    /// All but its secrets.
-    pub webhook: Webhook,
-    /// Its secret, sealed.
-    pub secret: String,
-    /// The secret before it, which signs too for a while.
-    pub previous: Option<StoredSecret>,
-}
-
-/// A secret on its way out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredSecret {
-    /// Sealed.
-    pub secret: String,
-    /// Until when it signs, in unix milliseconds.
-    pub until: u64,
-}
-
-/// What a key opens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scope {
-    /// Publishing events.
-    Publish,
-    /// Writing webhooks and acting on deliveries.
-    Manage,
-    /// Reading.
-    Read,
-}
-
-/// The scopes of a key.
-pub type Scopes = Vec<Scope>;
-
-/// A key as stored, form 1: its hash, never itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StoredKey {
-    /// The stored form.
-    pub v: u32,
-    /// Its id.
-    pub id: String,
-    /// What it is for.
-    pub name: Option<String>,
-    /// The SHA-256 of the key, in hex.
-    pub hash: String,
-    /// What it opens.
-    pub scopes: Scopes,
-    /// Unix milliseconds.
-    pub created_at: u64,
-}
-
-impl StoredKey {
-    /// What a key is stored and found by.
-    pub fn hash_of(key: &str) -> String {
-        hex(&Sha256::digest(key.as_bytes()))
-    }
-}
+const CHANGES_KEPT: usize = 10_000;
 
 /// Whose key it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,63 +116,6 @@ pub struct Configuration {
     behind: Arc<Behind>,
 }
 
-/// What is known of tenants, and Redis lacks. At first that may pass: the old primary of a fail-over still answers.
-struct Behind {
-    /// After so long it has lost that.
-    for_good_after: Duration,
-    raise: Script,
-    seen: std::sync::Mutex<HashMap<TenantId, Lacked>>,
-    /// Whether there are any: asked for every event.
-    some: AtomicBool,
-}
-
-struct Lacked {
-    version: u64,
-    first: Instant,
-    last: Instant,
-}
-
-impl Behind {
-    /// Notes that Redis lacks this version now; whether it has for long enough.
-    fn is_for_good(&self, id: &TenantId, version: u64, now: Instant) -> bool {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let lacked = seen.entry(id.clone()).or_insert(Lacked { version, first: now, last: now });
-        if now.duration_since(lacked.last) > BEHIND_UNSEEN {
-            lacked.first = now; // nobody knows what was in between
-        }
-        lacked.last = now;
-        lacked.version = lacked.version.max(version);
-        self.some.store(true, Ordering::Relaxed);
-        now.duration_since(lacked.first) >= self.for_good_after
-    }
-
-    /// Redis has this version.
-    fn has(&self, id: &TenantId, version: u64) {
-        if self.some.load(Ordering::Relaxed) {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            if seen.get(id).is_some_and(|lacked| version >= lacked.version) {
-                seen.remove(id);
-            }
-            self.some.store(!seen.is_empty(), Ordering::Relaxed);
-        }
-    }
-
-    /// All of Redis is lost: that is another matter.
-    fn forget(&self) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.some.store(false, Ordering::Relaxed);
-    }
-
-    fn lacks(&self, id: &TenantId) -> bool {
-        self.some.load(Ordering::Relaxed) && self.seen.lock().unwrap_or_else(PoisonError::into_inner).contains_key(id)
-    }
-
-    fn all(&self) -> Vec<(TenantId, u64)> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.iter().map(|(id, lacked)| (id.clone(), lacked.version)).collect()
-    }
-}
-
 /// The end of the changes, as of one moment.
 struct Told {
     asked_at: Instant,
@@ -276,12 +133,7 @@ impl Configuration {
             unreadable: Arc::new(watch::channel(0).0),
             followed: Arc::new(watch::channel("0-0".to_owned()).0),
             told: Arc::default(),
-            behind: Arc::new(Behind {
-                for_good_after: redis.gone_after(),
-                raise: Script::new(include_str!("scripts/raise_version.lua")),
-                seen: std::sync::Mutex::default(),
-                some: AtomicBool::new(false),
-            }),
+            behind: Arc::new(Behind::new(redis.gone_after())),
         };
         let known = loop {
             match configuration.load_all().await {
@@ -363,7 +215,8 @@ impl Configuration {
             Some(stored) if stored >= version => self.behind.has(id, stored),
             None if version == 0 => {} // nobody said that there is such a tenant
             Some(_) if self.behind.is_for_good(id, version, Instant::now()) => {
-                self.go_on_without(id, version).await?;
+                self.behind.raise(&self.redis, id, version).await?;
+                tell_of_change(&self.redis, id.as_str()).await?;
                 stored = self.read_tenant(id).await?;
             }
             _ => return Err(StoreError::Lost),
@@ -374,20 +227,6 @@ impl Configuration {
             return Err(unreadable(id));
         }
         Ok(config)
-    }
-
-    /// What Redis has of a tenant is all there is: raises its version beyond what anybody may know, so that all read it.
-    async fn go_on_without(&self, id: &TenantId, lacked: u64) -> Result<(), StoreError> {
-        tracing::error!(
-            tenant = %id,
-            lacked,
-            "Redis has lost the tenant's newest configuration: going on with the one it has; changes made last must be made again"
-        );
-        let raised = (lacked + VERSIONS_LOST).to_string();
-        let args = [lacked.to_string(), raised];
-        self.redis.script::<u64>(&self.behind.raise, id.as_str(), &[args[0].as_bytes(), args[1].as_bytes()]).await?;
-        self.redis.replicated(id.as_str()).await;
-        self.redis.tell_of_change(id.as_str()).await
     }
 
     /// Whether the tenant itself is stored and cannot be read: it must not pass for one that is not there.
@@ -744,30 +583,9 @@ fn unreadable(id: &TenantId) -> StoreError {
     StoreError::Odd(format!("the stored tenant `{id}` is of no form that this version reads"))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_redis_lacks_is_lost_once_it_was_lacking_for_long() {
-        let (acme, other): (TenantId, TenantId) = ("acme".parse().unwrap(), "other".parse().unwrap());
-        let begun = Instant::now();
-        let at = |seconds| begun + Duration::from_secs(seconds);
-        let behind = Behind {
-            for_good_after: Duration::from_secs(100),
-            raise: Script::new("return 1"),
-            seen: std::sync::Mutex::default(),
-            some: AtomicBool::new(false),
-        };
-        assert!(!behind.is_for_good(&acme, 7, at(0)) && behind.lacks(&acme) && !behind.lacks(&other));
-        assert!(!behind.is_for_good(&acme, 5, at(50)) && !behind.is_for_good(&other, 1, at(50)));
-        behind.has(&acme, 6);
-        assert!(behind.lacks(&acme), "it lacks the seventh");
-        assert!(behind.is_for_good(&acme, 7, at(100)) && !behind.is_for_good(&other, 1, at(100)));
-        behind.has(&acme, 7);
-        assert!(!behind.lacks(&acme) && !behind.is_for_good(&acme, 8, at(101)), "it is another time");
-        assert!(!behind.is_for_good(&other, 1, at(161)), "what was in between, nobody knows");
-        behind.forget();
-        assert!(!behind.lacks(&other) && behind.all().is_empty());
-    }
+/// Tells whoever follows the configuration that this tenant's has changed; the operator's keys where it is empty.
+pub(crate) async fn tell_of_change(redis: &Redis, tenant: &str) -> Result<(), StoreError> {
+    let mut command = redis::cmd("XADD");
+    command.arg(CHANGES).arg("MAXLEN").arg("~").arg(CHANGES_KEPT).arg("*").arg("tenant").arg(tenant);
+    redis.run::<String>(&command).await.map(drop)
 }

@@ -16,7 +16,6 @@ use redis::{Cmd, FromRedisValue, Pipeline, RedisError, Value};
 use tokio::sync::Mutex;
 
 use crate::{
-    config::{CHANGES, CHANGES_KEPT},
     metrics::METRICS,
     pool::{Lent, Pool},
     servers::{Connection, RedisSettings, Servers},
@@ -160,13 +159,6 @@ impl Redis {
     /// After how long what Redis lacks is lost.
     pub(crate) fn gone_after(&self) -> Duration {
         self.gone_after
-    }
-
-    /// Tells whoever follows the configuration that this tenant's has changed.
-    pub(crate) async fn tell_of_change(&self, tenant: &str) -> Result<(), StoreError> {
-        let mut command = redis::cmd("XADD");
-        command.arg(CHANGES).arg("MAXLEN").arg("~").arg(CHANGES_KEPT).arg("*").arg("tenant").arg(tenant);
-        self.run::<String>(&command).await.map(drop)
     }
 
     /// Refuses a Redis that would drop what it is trusted with; says what its durability costs.

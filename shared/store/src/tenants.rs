@@ -10,10 +10,11 @@ use redis::{FromRedisValue, Value};
 use serde::Serialize;
 
 use crate::{
-    config::{Configuration, GENERATION, OPERATOR_KEYS, StoredKey, StoredWebhook, TENANTS, Tenant},
+    config::{Configuration, GENERATION, OPERATOR_KEYS, TENANTS, tell_of_change},
     jobs::{self, job_script},
     log::now_ms,
     redis_link::{Redis, Script, StoreError, prefix},
+    stored::{StoredKey, StoredWebhook, Tenant},
 };
 
 /// What became of a write.
@@ -218,13 +219,13 @@ impl Tenants {
     /// Saves one of the operator's publish keys.
     pub async fn put_operator_key(&self, key: &StoredKey) -> Result<(), StoreError> {
         self.redis.run::<()>(redis::cmd("HSET").arg(OPERATOR_KEYS).arg(&key.id).arg(json(key))).await?;
-        self.redis.tell_of_change("").await
+        tell_of_change(&self.redis, "").await
     }
 
     /// Deletes one of the operator's publish keys.
     pub async fn delete_operator_key(&self, id: &str) -> Result<Saved, StoreError> {
         let deleted: u32 = self.redis.run(redis::cmd("HDEL").arg(OPERATOR_KEYS).arg(id)).await?;
-        self.redis.tell_of_change("").await?;
+        tell_of_change(&self.redis, "").await?;
         Ok(if deleted == 0 { Saved::Missing } else { Saved::Yes })
     }
 
@@ -305,7 +306,7 @@ impl Tenants {
         }
         self.redis.replicated(tenant.as_str()).await;
         // A crash in between costs nothing: the version travels with every event, and a claim returns the revision.
-        self.redis.tell_of_change(tenant.as_str()).await?;
+        tell_of_change(&self.redis, tenant.as_str()).await?;
         Ok(Saved::Yes)
     }
 }

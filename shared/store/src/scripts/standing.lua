@@ -36,7 +36,7 @@ for _, ulid in ipairs(call('ZRANGE', P .. ':pend', 0, look - 1)) do
       if r and r.state == 'p' and number(r.lease) <= now then
         if number(r.due) > now then
           retry = math.max(retry, age(r.created))
-        elseif is_limited(match(field, '^%x+')) then
+        elseif is_limited(webhook_of(field)) then
           limit = math.max(limit, age(r.created))
         elseif number(r.due) > 0 then
           due = math.max(due, age(r.due))
