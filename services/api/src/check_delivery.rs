@@ -16,7 +16,11 @@ use axum::{
     extract::State,
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
-use fanfare_domain::{Target, TargetError, TargetRules, signature};
+use fanfare_domain::{
+    Target, TargetError, TargetRules,
+    header::{WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP},
+    signature,
+};
 use fanfare_runtime::{Service, Settings};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -307,7 +311,7 @@ impl Received {
     fn is_signed_with(&self, key: &[u8]) -> bool {
         let header = |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok());
         let (Some(id), Some(at), Some(signatures)) =
-            (header("webhook-id"), header("webhook-timestamp"), header("webhook-signature"))
+            (header(WEBHOOK_ID), header(WEBHOOK_TIMESTAMP), header(WEBHOOK_SIGNATURE))
         else {
             return false;
         };

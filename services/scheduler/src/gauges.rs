@@ -9,7 +9,7 @@ use std::{
 use fanfare_bus::{Bus, topology};
 use fanfare_domain::TenantId;
 use fanfare_metrics::{Gauge, Gauges, OTHER, TenantGauges, Tenants, gauges, seconds, tenant_gauges};
-use fanfare_store::{Configuration, Standing, TenantStanding};
+use fanfare_store::{Configuration, Standing, StoreError, TenantStanding};
 use tokio_util::sync::CancellationToken;
 
 use crate::management::Management;
@@ -213,7 +213,12 @@ impl Standings {
             let id = &tenants[(*next + at) % tenants.len()].tenant.id;
             match self.standing.of(id).await {
                 Ok(standing) => drop(known.insert(id.clone(), standing)),
-                Err(error) => return tracing::warn!(tenant = %id, %error, "how a tenant stands is not known"),
+                Err(error @ StoreError::Away(_)) => return tracing::warn!(%error, "how everything stands is not known"),
+                // What is wrong with one hides no other.
+                Err(error) => {
+                    tracing::warn!(tenant = %id, %error, "how a tenant stands is not known");
+                    known.remove(id);
+                }
             }
         }
         *next = next.wrapping_add(TENANTS_AT_ONCE);
