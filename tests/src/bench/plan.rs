@@ -10,10 +10,10 @@ fanfare-bench: what the release binaries take, beside the floor (build them befo
                      (all)
   --deliveries N     of a run (50000)
   --pairs N          how often each part runs, in turn with the floor (5)
-  --connections N    kept connections of single requests (256)
+  --connections N    kept connections of single requests (512)
   --batchers N       kept connections that send batches of 100 (8)
   --in-flight N      unconfirmed messages over AMQP and in each queue of the floor (512)
-  --posts N          the floor's requests under way, and each webhook's `maxInFlight` (256)
+  --posts N          the floor's requests under way, and each webhook's `maxInFlight` (512)
   --rate N           events per second of the latency part (200)
   --seconds N        how long the latency part takes, and each half of the part `hang`, at a quarter of the rate (20)
   --keep FILE        writes the report to a file too
@@ -130,10 +130,10 @@ impl Default for Plan {
             parts: Part::ALL.into(),
             deliveries: 50_000,
             pairs: 5,
-            connections: 256,
+            connections: 512,
             batchers: 8,
             in_flight: 512,
-            posts: 256,
+            posts: 512,
             rate: 200,
             steady: Duration::from_secs(20),
             keep: None,

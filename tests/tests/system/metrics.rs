@@ -231,6 +231,28 @@ fn what_waits_for_its_retry_and_what_is_held_shows_by_its_age_and_one_scheduler_
 }
 
 #[test]
+fn a_tenant_that_cannot_be_read_hides_no_other_from_the_gauges() {
+    story(async {
+        let mut fanfare = Fanfare::start().await?;
+        fanfare.tenant("aaa").await?;
+        let tenant = fanfare.tenant("acme").await?;
+        let mut redis = fanfare.redis_connection().await?;
+        let pending = "f:{aaa}:pend";
+        let _: () = redis::cmd("SET").arg(pending).arg("no sorted set").query_async(&mut redis).await?;
+
+        let receiver = Receiver::answering(Answer::status(200)).await?;
+        tenant.webhook(&receiver, "order.paid").await?;
+        tenant.client.publish(&order("order.paid", 1)).await?;
+        requests(&receiver, 1).await?;
+        let delivered = |now: &Samples| Ok(now.value("fanfare_ledger_deliveries", &[("state", "delivered")])? == 1.0);
+        until(&fanfare, Service::Scheduler, delivered).await?;
+
+        let _: () = redis::cmd("DEL").arg(pending).query_async(&mut redis).await?;
+        fanfare.balance().await
+    });
+}
+
+#[test]
 fn a_delivery_that_is_put_off_says_by_which_limit() {
     story(async {
         let mut fanfare = Fanfare::start().await?;
