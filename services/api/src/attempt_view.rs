@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use fanfare_catalog::{Catalog, Catalogs, Rendered};
 use fanfare_domain::{header, span::rfc3339, webhook::PayloadForm};
-use fanfare_store::{AttemptEntry, CatalogTexts, DeliveryView, StoreError};
+use fanfare_store::{AttemptEntry, CatalogTexts, DeliveryView, EntryForm, StoreError};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -44,7 +44,7 @@ pub(crate) fn of_delivery(
     mut entry: AttemptEntry,
     rendered: Option<&Rendered>,
 ) -> View {
-    if entry.v == AttemptEntry::SHORT {
+    if entry.form == EntryForm::Short {
         let shape = rendered.iter().flat_map(|rendered| {
             let content_type = [("content-type".to_owned(), rendered.content_type.clone())];
             rendered.headers.iter().cloned().chain(content_type)
@@ -130,7 +130,7 @@ mod tests {
 
     fn entry() -> AttemptEntry {
         AttemptEntry {
-            v: 1,
+            form: EntryForm::Whole,
             at: 1_700_000_000_123,
             ms: 18,
             error: None,
@@ -178,7 +178,7 @@ mod tests {
         let own =
             [("x-team", "***"), ("user-agent", "Fanfare/1"), ("webhook-signature", "v1,s"), ("fanfare-replay", "j")];
         let headers = own.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        let entry = AttemptEntry { v: AttemptEntry::SHORT, headers, ..entry() };
+        let entry = AttemptEntry { form: EntryForm::Short, headers, ..entry() };
         let shown = json!(of_delivery(&delivery, 2, entry.clone(), Some(&rendered)));
         assert_eq!(
             shown["request"]["headers"],

@@ -153,11 +153,13 @@ fn judged(entry: &AttemptEntry, policy: &DeliveryPolicy) -> Result<(), FieldErro
 
 #[cfg(test)]
 mod tests {
+    use fanfare_store::EntryForm;
+
     use super::*;
 
     fn entry(status: Option<u16>, error: Option<&str>) -> AttemptEntry {
         AttemptEntry {
-            v: 1,
+            form: EntryForm::Whole,
             at: 0,
             ms: 1,
             error: error.map(str::to_owned),

@@ -14,7 +14,8 @@ use fanfare_domain::{
 };
 use fanfare_runtime::{fail_point, now_ms};
 use fanfare_store::{
-    AttemptEntry, Attempted, Claim, ClaimRequest, Deliveries, Life, Limit, Recorded, StoreError, Verdict, while_away,
+    AttemptEntry, Attempted, Claim, ClaimRequest, Deliveries, EntryForm, Life, Limit, Recorded, StoreError, Verdict,
+    while_away,
 };
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::OwnedSemaphorePermit;
@@ -214,7 +215,7 @@ impl Dispatch {
             first_attempt_ms: claimed.first_attempt_ms,
             redelivery: claimed.redelivery,
             replay: item.replay.as_deref(),
-            form: AttemptEntry::SHORT,
+            form: EntryForm::Short,
         };
         self.timed(event, item, claimed);
         let made = self.sender.send(webhook, &payload, &meta).await;
@@ -428,7 +429,7 @@ fn disables(reason: &str, policy: &DeliveryPolicy) -> Option<DisableReason> {
 /// An attempt of which no request came about.
 pub(crate) fn entry_without_request(webhook: &InForce) -> AttemptEntry {
     AttemptEntry {
-        v: AttemptEntry::WHOLE,
+        form: EntryForm::Whole,
         at: now_ms(),
         ms: 0,
         error: None,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use fanfare_bus::{Bus, Message, Probe, ProbeOf, Probed, Settled, topology};
 use fanfare_runtime::now_ms;
-use fanfare_store::AttemptEntry;
+use fanfare_store::{AttemptEntry, EntryForm};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -86,7 +86,7 @@ impl Dispatch {
         };
         let id = format!("{}_{}", probe.id, probe.webhook);
         let first_attempt_ms = now_ms();
-        let form = AttemptEntry::WHOLE;
+        let form = EntryForm::Whole;
         let meta = Meta { id: &id, attempt: 1, first_attempt_ms, redelivery: false, replay: None, form };
         self.sender.send(webhook, &payload, &meta).await.entry
     }

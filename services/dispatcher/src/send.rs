@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use fanfare_domain::{Answer, Failure, TargetRules, header, retry_after, signature};
 use fanfare_runtime::now_ms;
-use fanfare_store::AttemptEntry;
+use fanfare_store::{AttemptEntry, EntryForm};
 use reqwest::{
     Client, Request, Response, Url,
     header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT},
@@ -43,8 +43,8 @@ pub(crate) struct Meta<'a> {
     pub(crate) redelivery: bool,
     /// `fanfare-replay`: the job or delivery.
     pub(crate) replay: Option<&'a str>,
-    /// Which headers the entry names: one of [`AttemptEntry`]'s forms.
-    pub(crate) form: u32,
+    /// Which headers the entry names.
+    pub(crate) form: EntryForm,
 }
 
 /// A body and the catalog's headers, made once per event and shape.
@@ -86,16 +86,15 @@ impl Sender {
         let at_ms = now_ms();
         let headers = headers(webhook, payload, meta, at_ms / 1_000);
         let entry = AttemptEntry {
-            v: meta.form,
+            form: meta.form,
             at: at_ms,
             ms: 0,
             error: None,
             method: webhook.method.to_string(),
             url: webhook.target.clone(),
-            headers: if meta.form == AttemptEntry::WHOLE {
-                logged(&headers, webhook)
-            } else {
-                untold(&headers, webhook)
+            headers: match meta.form {
+                EntryForm::Whole => logged(&headers, webhook),
+                EntryForm::Short => untold(&headers, webhook),
             },
             status: None,
             answer_headers: Vec::new(),
@@ -202,10 +201,13 @@ const ATTEMPT: HeaderName = HeaderName::from_static(header::ATTEMPT);
 const FIRST_ATTEMPT: HeaderName = HeaderName::from_static(header::FIRST_ATTEMPT);
 const REDELIVERY: HeaderName = HeaderName::from_static(header::REDELIVERY);
 const REPLAY: HeaderName = HeaderName::from_static(header::REPLAY);
+/// How many of them there are, and what reqwest and hyper add.
+const OWN_HEADERS: usize = 10;
 
 /// The catalog's headers, the tenant's over them, ours over both.
 fn headers(webhook: &InForce, payload: &Payload, meta: &Meta<'_>, timestamp_secs: u64) -> HeaderMap {
-    let mut headers = payload.headers.clone();
+    let mut headers = HeaderMap::with_capacity(payload.headers.len() + webhook.headers.len() + OWN_HEADERS);
+    headers.extend(payload.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
     for (name, value) in &webhook.headers {
         headers.insert(name.clone(), value.clone());
     }

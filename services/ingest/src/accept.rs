@@ -134,16 +134,14 @@ impl Intake {
             confirmed = timeout(CONFIRM_WITHIN, self.publisher.publish(Route::events(tenant), &item)) => confirmed,
             _ = link.wait_for(|link| *link != Link::Up) => Ok(Err(PublishError::Lost)),
         };
-        // Both are written lazily: without them the claim's lease ends, and the event is taken over under the same ULID.
-        let (intake, tenant, event) = (self.clone(), tenant.clone(), event.clone());
         match confirmed {
             Ok(Ok(())) => {
                 fail_point("ingest.published");
-                tokio::spawn(async move { intake.events.accepted(&tenant, &event, id).await });
+                self.events.accepted(tenant, event, id);
                 Ok(())
             }
             failed => {
-                tokio::spawn(async move { intake.events.release(&tenant, &event, id).await });
+                self.events.release(tenant, event, id);
                 Err(Refused::Unavailable(match failed {
                     Ok(Err(error)) => error.to_string(),
                     _ => "the broker has not confirmed in time".to_owned(),

@@ -176,7 +176,7 @@ impl Notices {
         self.bus.publisher().publish_surely(Route::events(tenant), &item).await;
         fail_point("notices.published");
         self.metrics.notice("published");
-        self.events.accepted(tenant, &event, id).await?;
+        self.events.accepted(tenant, &event, id);
         Ok(Given::Done)
     }
 

@@ -239,7 +239,10 @@ impl EventItem {
 
     /// As a batch's member, to be joined with others without being parsed again.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("names are strings and the event is JSON already")
+        let event_bytes = self.event.as_ref().map_or(0, |event| event.get().len());
+        let mut bytes = Vec::with_capacity(event_bytes + 512);
+        serde_json::to_writer(&mut bytes, self).expect("names are strings and the event is JSON already");
+        bytes
     }
 }
 

@@ -17,8 +17,8 @@ const EAGER: usize = 1;
 const IN_FLIGHT: usize = 8;
 /// A pipeline that takes longer keeps no other waiting: a server of a cluster hangs, perhaps.
 const SLOW: Duration = Duration::from_millis(50);
-/// Calls in one run of a script: what Redis does in well under a millisecond.
-const CALLS_PER_RUN: usize = 64;
+/// Calls in one run of a script: what Redis does in about a millisecond.
+const CALLS_PER_RUN: usize = 128;
 /// Calls in one pipeline.
 const CALLS_PER_PIPELINE: usize = 256;
 /// Calls that callers may have handed over.
@@ -42,13 +42,18 @@ pub(crate) struct Shape {
 }
 
 /// A call's arguments, in one piece.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Args {
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
 impl Args {
+    /// With room for what most calls have.
+    pub(crate) fn new() -> Self {
+        Self { bytes: Vec::with_capacity(512), ends: Vec::with_capacity(8) }
+    }
+
     pub(crate) fn with(mut self, arg: &[u8]) -> Self {
         self.bytes.extend_from_slice(arg);
         self.ends.push(self.bytes.len());
@@ -72,7 +77,8 @@ struct Call {
     shape: usize,
     tenant: TenantId,
     args: Args,
-    done: oneshot::Sender<Result<Vec<Value>, StoreError>>,
+    /// Absent where nobody waits for the answer.
+    done: Option<oneshot::Sender<Result<Vec<Value>, StoreError>>>,
 }
 
 /// The one way to call a script from the hot path.
@@ -102,9 +108,26 @@ impl Batched {
     pub(crate) async fn call(&self, tenant: &TenantId, args: Args) -> Result<Vec<Value>, StoreError> {
         let (done, answer) = oneshot::channel();
         let gone = || StoreError::Away("the process is ending".to_owned());
-        let call = Call { shape: self.shape, tenant: tenant.clone(), args, done };
+        let call = Call { shape: self.shape, tenant: tenant.clone(), args, done: Some(done) };
         self.calls.send(call).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+
+    /// A call whose answer nobody waits for, and that may fail unheard.
+    pub(crate) fn tell(&self, tenant: &TenantId, args: Args) {
+        let call = Call { shape: self.shape, tenant: tenant.clone(), args, done: None };
+        if let Err(mpsc::error::TrySendError::Full(call)) = self.calls.try_send(call) {
+            let calls = self.calls.clone();
+            tokio::spawn(async move { calls.send(call).await });
+        }
+    }
+}
+
+impl Call {
+    fn end(self, answer: Result<Vec<Value>, StoreError>) {
+        if let Some(done) = self.done {
+            let _ = done.send(answer); // the caller may be gone
+        }
     }
 }
 
@@ -207,7 +230,7 @@ async fn run(redis: Redis, shapes: Arc<Vec<Shape>>, calls: Vec<Call>) {
         }
         Err(error) => {
             for call in groups.into_iter().flatten() {
-                let _ = call.done.send(Err(error.clone())); // the caller may be gone
+                call.end(Err(error.clone()));
             }
         }
     }
@@ -237,7 +260,7 @@ fn hand_out(shape: &Shape, group: Vec<Call>, answer: Result<Value, redis::RedisE
             part.extend(rest.by_ref().take(shape.answers));
             part
         });
-        let _ = call.done.send(part); // the caller may be gone
+        call.end(part);
     }
 }
 

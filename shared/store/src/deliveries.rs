@@ -180,7 +180,7 @@ impl Deliveries {
     /// Claims a delivery for one attempt.
     pub async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Claim, StoreError> {
         let ClaimRequest { attempt, epoch, accepted_ms, shape, .. } = request;
-        let args = Args::default()
+        let args = Args::new()
             .shown(request.id.event)
             .with(request.id.within_event().as_bytes())
             .with(request.token.as_bytes())
@@ -231,7 +231,7 @@ impl Deliveries {
             Verdict::Undone => ("u", 0, "-", Duration::ZERO),
         };
         let (attempt, pause_ms) = (attempted.attempt, pause.as_millis());
-        let args = Args::default()
+        let args = Args::new()
             .shown(attempted.id.event)
             .with(attempted.id.within_event().as_bytes())
             .with(attempted.token.as_bytes())
@@ -257,7 +257,7 @@ impl Deliveries {
         epoch: u32,
         due_ms: Option<u64>,
     ) -> Result<(), StoreError> {
-        let args = Args::default()
+        let args = Args::new()
             .shown(id.event)
             .with(id.within_event().as_bytes())
             .shown(attempt)

@@ -79,7 +79,7 @@ impl Events {
 
     /// Claims an event for publishing, under the id `candidate` if it is new.
     pub async fn accept(&self, tenant: &TenantId, event: &Event, candidate: EventId) -> Result<Acceptance, StoreError> {
-        let args = Args::default()
+        let args = Args::new()
             .with(dedup_key(&event.source, &event.id).as_bytes())
             .shown(candidate)
             .with(event.content_hash.as_bytes())
@@ -99,16 +99,16 @@ impl Events {
 
     /// Notes that an event's publish is confirmed. Lazy: should it fail, the claim's lease ends and a re-use of the id is
     /// published again, under the same ULID.
-    pub async fn accepted(&self, tenant: &TenantId, event: &Event, id: EventId) -> Result<(), StoreError> {
+    pub fn accepted(&self, tenant: &TenantId, event: &Event, id: EventId) {
         let key = dedup_key(&event.source, &event.id);
-        let args = Args::default().with(key.as_bytes()).shown(id).with(event.content_hash.as_bytes());
-        self.accepted.call(tenant, args).await.map(drop)
+        let args = Args::new().with(key.as_bytes()).shown(id).with(event.content_hash.as_bytes());
+        self.accepted.tell(tenant, args);
     }
 
-    /// Gives a claim back whose publish failed, so that the publisher's next try need not wait.
-    pub async fn release(&self, tenant: &TenantId, event: &Event, id: EventId) -> Result<(), StoreError> {
-        let args = Args::default().with(dedup_key(&event.source, &event.id).as_bytes()).shown(id);
-        self.release.call(tenant, args).await.map(drop)
+    /// Gives a claim back whose publish failed, so that the publisher's next try need not wait. Lazy, too.
+    pub fn release(&self, tenant: &TenantId, event: &Event, id: EventId) {
+        let args = Args::new().with(dedup_key(&event.source, &event.id).as_bytes()).shown(id);
+        self.release.tell(tenant, args);
     }
 
     /// Records an event's matches, and returns those in force: what was decided first stands.
@@ -118,7 +118,7 @@ impl Events {
         // The body is there, unless Redis has lost its last seconds: sent only when asked for.
         let mut stored = Vec::new();
         for _ in 0..2 {
-            let args = Args::default()
+            let args = Args::new()
                 .shown(event.event)
                 .shown(event.accepted_ms)
                 .with(event.kind.as_bytes())

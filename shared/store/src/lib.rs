@@ -26,7 +26,9 @@ pub use deliveries::{Attempted, Claim, ClaimRequest, Deliveries, Limit, Recorded
 pub use events::{Acceptance, Events, Matching};
 pub use jobs::{Cancelled, Jobs, Look, Open, Released};
 pub use life::Life;
-pub use log::{AttemptEntry, DeliveryDetail, DeliveryFilter, DeliveryView, EventView, HotLog, Log, Page, State};
+pub use log::{
+    AttemptEntry, DeliveryDetail, DeliveryFilter, DeliveryView, EntryForm, EventView, HotLog, Log, Page, State,
+};
 pub use notices::{MailClaim, MailEnd, Notices};
 pub use redis_link::{Redis, StoreError, while_away};
 pub use seal::{SealError, Sealer};

@@ -77,8 +77,9 @@ pub struct DeliveryDetail {
 /// An attempt as logged. Bodies of requests are rendered again; secrets are masked before they come here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptEntry {
-    /// The stored form: [`AttemptEntry::WHOLE`] or [`AttemptEntry::SHORT`].
-    pub v: u32,
+    /// The stored form.
+    #[serde(rename = "v")]
+    pub form: EntryForm,
     /// When it began, in unix milliseconds.
     pub at: u64,
     /// How long it took, in milliseconds.
@@ -103,11 +104,35 @@ pub struct AttemptEntry {
     pub answer_body: String,
 }
 
-impl AttemptEntry {
-    /// The form that has all headers of its request.
-    pub const WHOLE: u32 = 1;
-    /// The form without the headers that the event's shape and the delivery's record tell ([`fanfare_domain::header::told`]).
-    pub const SHORT: u32 = 2;
+/// Which headers of its request an attempt's entry names; stored as a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub enum EntryForm {
+    /// 1: all.
+    Whole,
+    /// 2: those that the event's shape and the delivery's record do not tell ([`fanfare_domain::header::told`]).
+    Short,
+}
+
+impl TryFrom<u32> for EntryForm {
+    type Error = String;
+
+    fn try_from(number: u32) -> Result<Self, String> {
+        match number {
+            1 => Ok(Self::Whole),
+            2 => Ok(Self::Short),
+            other => Err(format!("form {other} of an attempt's entry is not known to this version")),
+        }
+    }
+}
+
+impl From<EntryForm> for u32 {
+    fn from(form: EntryForm) -> Self {
+        match form {
+            EntryForm::Whole => 1,
+            EntryForm::Short => 2,
+        }
+    }
 }
 
 /// An event, as shown.
