@@ -208,6 +208,11 @@ impl Redis {
         if !self.replicated.load(Ordering::Relaxed) {
             return;
         }
+        // Boxed: its kilobytes would else lie in every future that may have to ask, and be moved with it.
+        Box::pin(self.wait_for_replica(tenant)).await;
+    }
+
+    async fn wait_for_replica(&self, tenant: &str) {
         let Ok((number, mut connection)) = self.scripts.connection(&self.servers).await else { return };
         match connection.wait(&prefix(tenant), REPLICATED_WITHIN).await {
             Ok(replicas) if replicas > 0 => {}
@@ -224,7 +229,7 @@ impl Redis {
         }
     }
 
-    /// Runs one command. Boxed: its kilobytes would else lie in every future that may have to ask, and be moved with it.
+    /// Runs one command. Boxed, as above.
     pub(crate) async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
         let run = async {
             let mut lent = self.rest.lend().await?;
@@ -234,7 +239,7 @@ impl Redis {
         Box::pin(run).await
     }
 
-    /// Runs several commands, of keys of one tenant. Boxed for the same reason.
+    /// Runs several commands, of keys of one tenant. Boxed, as above.
     pub(crate) async fn run_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, StoreError> {
         let run = async {
             let mut lent = self.rest.lend().await?;
@@ -244,14 +249,14 @@ impl Redis {
         Box::pin(run).await
     }
 
-    /// Runs a script for one tenant.
+    /// Runs a script for one tenant. Boxed, as above.
     pub(crate) async fn script<T: FromRedisValue>(
         &self,
         script: &Script,
         tenant: &str,
         args: &[&[u8]],
     ) -> Result<T, StoreError> {
-        let mut answers = self.scripts(vec![(script, script.call(tenant, args.iter().copied()))]).await?;
+        let mut answers = Box::pin(self.scripts(vec![(script, script.call(tenant, args.iter().copied()))])).await?;
         let answer = answers.pop().unwrap_or(Ok(Value::Nil))?;
         redis::from_redis_value(answer).map_err(|error| StoreError::Odd(error.to_string()))
     }
