@@ -1,6 +1,6 @@
 //! From an event to its acceptance: judged by the tenant's catalog, claimed in Redis, confirmed by the broker.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use fanfare_bus::{EventItem, Link, PublishError, Publisher, Route};
 use fanfare_catalog::Catalogs;
@@ -54,9 +54,9 @@ impl Refused {
 impl Intake {
     /// Accepts an event of `tenant`: `Ok` once the broker has it.
     pub(crate) async fn accept(
-        self: &Arc<Self>,
+        &self,
         tenant: &TenantConfig,
-        event: &Arc<Event>,
+        event: &Event,
         source: &'static str,
     ) -> Result<Accepted, Refused> {
         self.metrics.size.observe(event.json.get().len() as f64);
@@ -69,11 +69,7 @@ impl Intake {
         result
     }
 
-    async fn judge_claim_publish(
-        self: &Arc<Self>,
-        tenant: &TenantConfig,
-        event: &Arc<Event>,
-    ) -> Result<Accepted, Refused> {
+    async fn judge_claim_publish(&self, tenant: &TenantConfig, event: &Event) -> Result<Accepted, Refused> {
         let catalog = self.catalogs.get(&tenant.tenant.catalog).ok_or_else(|| {
             Refused::Stuck(format!("the tenant's catalog `{}` is not loaded here", tenant.tenant.catalog))
         })?;
@@ -120,9 +116,9 @@ impl Intake {
     }
 
     async fn publish(
-        self: &Arc<Self>,
+        &self,
         tenant: &TenantId,
-        event: &Arc<Event>,
+        event: &Event,
         id: EventId,
         accepted_ms: u64,
         config: u64,

@@ -79,7 +79,7 @@ struct Messages {
 impl Messages {
     async fn settle(&self, Came { message, put_off }: Came) -> Settled {
         let (tenant, event) = match read(&message, self.max_event_bytes) {
-            Ok((tenant, event)) => (tenant, Arc::new(event)),
+            Ok(read) => read,
             Err(refused) => {
                 self.intake.metrics.rejected.inc(["invalid"]);
                 return self.reject(&message, refused).await;
@@ -286,7 +286,7 @@ fn kept_apart(of: &BasicProperties) -> FieldTable {
     headers
 }
 
-async fn accept(intake: &Arc<Intake>, tenant: &TenantId, event: &Arc<Event>) -> Result<Accepted, Refused> {
+async fn accept(intake: &Intake, tenant: &TenantId, event: &Event) -> Result<Accepted, Refused> {
     if *intake.configuration.lost().borrow() {
         return Err(Refused::Unavailable(fanfare_store::StoreError::Lost.to_string()));
     }

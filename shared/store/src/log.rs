@@ -475,3 +475,15 @@ pub(crate) fn now_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entrys_form_is_stored_as_a_number_and_one_of_a_later_version_is_refused() {
+        assert_eq!([1, 2].map(EntryForm::try_from), [Ok(EntryForm::Whole), Ok(EntryForm::Short)]);
+        assert_eq!([EntryForm::Whole, EntryForm::Short].map(u32::from), [1, 2]);
+        assert!(EntryForm::try_from(3).is_err());
+    }
+}
