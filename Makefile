@@ -6,6 +6,8 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 ENGINE := docker
 IMAGE := fanfare:0.1.0
+# Stories wait more than they compute.
+STORIES := $(shell expr 2 \* $$(nproc))
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -19,7 +21,7 @@ test: ## unit tests, property tests, and the whole system as a black box
 	@deploy/local/install
 	@tests/languages/install
 	cargo build --workspace --all-targets
-	cargo test --workspace
+	RUST_TEST_THREADS=$(STORIES) cargo test --workspace
 	@$(MAKE) --no-print-directory check-alerts
 
 test-trixie: ## the main path on Debian 13's RabbitMQ 4.0 with Redis 8.0, then Valkey 8.1 (as root)
@@ -37,10 +39,10 @@ record-forms: ## at a release: what it stores and sends, for tests/stored-forms
 	cargo build --workspace --all-targets
 	FANFARE_RECORD_FORMS=1 cargo test --workspace --test system -- stored_forms::
 
-bench: ## throughput, latency and cost, beside the floor
+bench: ## throughput, latency and cost of what the image has, beside the floor (a first build takes a quarter of an hour)
 	@FANFARE_INSTALL=run deploy/local/install
-	cargo build --release --workspace --bins
-	$(TARGET)/release/fanfare-bench
+	cargo build --profile dist --workspace --bins
+	$(TARGET)/dist/fanfare-bench
 
 check-deploy: ## the chart, k8s/, the image's last stage, the compose file and the guide, without a cluster
 	cargo build --workspace --bins

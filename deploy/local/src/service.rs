@@ -78,7 +78,7 @@ pub fn settings(amqp_url: &str, redis_url: &str) -> Settings {
 pub struct Binaries(PathBuf);
 
 impl Binaries {
-    /// Those that cargo made with a profile: `debug` or `release`.
+    /// Those that cargo made with a profile: `debug`, `release` or `dist`.
     pub fn of_profile(profile: &str) -> Self {
         let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
         Self(target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target")).join(profile))

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub(super) const HELP: &str = "\
-fanfare-bench: what the release binaries take, beside the floor (build them before: cargo build --release --workspace --bins)
+fanfare-bench: what Fanfare takes, beside the floor (before it: cargo build --profile dist --workspace --bins)
 
   --only LIST        parts, comma-separated, of: floor http batch amqp http10 batch10 amqp10 latency hang kill
                      (all)

@@ -37,14 +37,14 @@ pub(super) struct Tenant {
 
 impl Stage {
     pub(super) async fn start(plan: &Plan) -> Result<Self> {
-        let binaries = Binaries::of_profile("release");
+        let binaries = Binaries::of_profile("dist");
         if plan.needs_fanfare() {
             let missing: Vec<String> = Service::ALL
                 .into_iter()
                 .filter(|service| !binaries.path(*service).exists())
                 .map(Service::binary)
                 .collect();
-            ensure!(missing.is_empty(), "not built: {}; cargo build --release --workspace --bins", missing.join(", "));
+            ensure!(missing.is_empty(), "not built: {}; cargo build --profile dist --workspace --bins", missing.join(", "));
         }
         let sandbox = plan.logs.as_ref().map_or_else(Sandbox::new, |folder| Sandbox::with_logs(folder))?;
         let receiver = Receiver::start(&sandbox).await?;
