@@ -1,8 +1,9 @@
-//! Consuming: a bounded number of messages at work, each acked when its work is settled, and not a moment before.
+//! Consuming: a bounded number of messages at work, each acked when its work is settled: soon after, with others.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     future::Future,
+    mem,
     sync::Arc,
     time::Duration,
 };
@@ -15,7 +16,10 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use serde::Deserialize;
-use tokio::task::{Id, JoinSet};
+use tokio::{
+    task::{Id, JoinSet},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -25,6 +29,10 @@ use crate::{
     publish::Route,
     topology::DEAD,
 };
+
+/// How long a finished message waits for others to be acked with, unless a quarter of the prefetch has finished: an ack
+/// that goes alone costs the broker a write to disk and threads woken for it, many at once cost hardly more.
+const ACKS_GATHER: Duration = Duration::from_millis(50);
 
 /// A message to work on. Its ack is kept by the loop, so that the work cannot forget it.
 pub struct Message {
@@ -100,7 +108,7 @@ impl Bus {
         while !stop.is_cancelled() {
             let Some(channel) = self.consuming_channel().await else { break };
             match tokio::time::timeout(ANSWER_WITHIN, open(&channel, queue, prefetch)).await {
-                Ok(Ok(consumer)) => at_work.run(&channel, consumer, stop, &work).await,
+                Ok(Ok(consumer)) => at_work.run(&channel, consumer, prefetch, stop, &work).await,
                 Err(_) => tracing::warn!(queue, "no answer to a wish to consume: trying again"),
                 Ok(Err(error)) => {
                     tracing::warn!(queue, %error, "cannot consume: trying again");
@@ -125,33 +133,46 @@ struct AtWork {
     tasks: JoinSet<Settled>,
     tags: HashMap<Id, u64>,
     open: BTreeMap<u64, Option<Settled>>,
+    /// How many of these are done.
+    done: usize,
 }
 
 impl AtWork {
     fn of(queue: &str) -> Self {
         let queue = Arc::new(METRICS.of_queue(queue));
-        Self { queue, tasks: JoinSet::new(), tags: HashMap::new(), open: BTreeMap::new() }
+        Self { queue, tasks: JoinSet::new(), tags: HashMap::new(), open: BTreeMap::new(), done: 0 }
     }
 
-    async fn run<F, W>(&mut self, channel: &Channel, mut consumer: Consumer, stop: &CancellationToken, work: &F)
-    where
+    async fn run<F, W>(
+        &mut self,
+        channel: &Channel,
+        mut consumer: Consumer,
+        prefetch: u16,
+        stop: &CancellationToken,
+        work: &F,
+    ) where
         F: Fn(Message) -> W,
         W: Future<Output = Settled> + Send + 'static,
     {
+        let enough = usize::from(prefetch / 4);
         let mut cancelled = false;
+        let settling = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(settling);
         loop {
             tokio::select! {
-                biased; // settle what is done before taking more
+                biased; // note what is done before taking more
                 Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
-                    self.note(done);
-                    tokio::task::yield_now().await; // what ends together is acked together
-                    while let Some(done) = self.tasks.try_join_next_with_id() {
-                        self.note(done);
+                    if self.done == 0 {
+                        settling.as_mut().reset(Instant::now() + ACKS_GATHER);
                     }
-                    if self.settle(channel).await.is_err() {
+                    self.note(done);
+                    if self.done >= enough && self.settle(channel).await.is_err() {
                         return;
                     }
                 }
+                () = &mut settling, if self.done > 0 => if self.settle(channel).await.is_err() {
+                    return;
+                },
                 () = stop.cancelled(), if !cancelled => {
                     cancelled = true;
                     // The consumer, not the channel: the acks below need it.
@@ -169,7 +190,7 @@ impl AtWork {
                 },
                 else => return,
             }
-            if cancelled && self.tasks.is_empty() {
+            if cancelled && (self.settle(channel).await.is_err() || self.tasks.is_empty()) {
                 return;
             }
         }
@@ -205,15 +226,16 @@ impl AtWork {
         };
         // A tag of a channel that is gone is nobody's any more.
         if let Some(tag) = self.tags.remove(&id) {
-            match settled {
-                Some(settled) => drop(self.open.insert(tag, Some(settled))),
-                None => drop(self.open.insert(tag, Some(Settled::Leave))),
-            }
+            self.open.insert(tag, Some(settled.unwrap_or(Settled::Leave)));
+            self.done += 1;
         }
     }
 
     /// Acks what is done: all up to the first that is still open in one, the rest one by one.
     async fn settle(&mut self, channel: &Channel) -> lapin::Result<()> {
+        if mem::take(&mut self.done) == 0 {
+            return Ok(());
+        }
         let mut done = 0;
         while let Some(entry) = self.open.first_entry() {
             if *entry.get() != Some(Settled::Ack) {
@@ -239,5 +261,6 @@ impl AtWork {
     fn forget_channel(&mut self) {
         self.tags.clear();
         self.open.clear();
+        self.done = 0;
     }
 }

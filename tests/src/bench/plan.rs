@@ -10,10 +10,10 @@ fanfare-bench: what Fanfare takes, beside the floor (before it: cargo build --pr
                      (all)
   --deliveries N     of a run (50000)
   --pairs N          how often each part runs, in turn with the floor (5)
-  --connections N    kept connections of single requests (512)
+  --connections N    kept connections of single requests (1000)
   --batchers N       kept connections that send batches of 100 (8)
-  --in-flight N      unconfirmed messages over AMQP and in each queue of the floor (512)
-  --posts N          the floor's requests under way, and each webhook's `maxInFlight` (512)
+  --in-flight N      unconfirmed messages over AMQP and in each queue of the floor (1000)
+  --posts N          the floor's requests under way, and each webhook's `maxInFlight` (1000)
   --rate N           events per second of the latency part (200)
   --seconds N        how long the latency part takes, and each half of the part `hang`, at a quarter of the rate (20)
   --keep FILE        writes the report to a file too
@@ -130,10 +130,10 @@ impl Default for Plan {
             parts: Part::ALL.into(),
             deliveries: 50_000,
             pairs: 5,
-            connections: 512,
+            connections: 1000,
             batchers: 8,
-            in_flight: 512,
-            posts: 512,
+            in_flight: 1000,
+            posts: 1000,
             rate: 200,
             steady: Duration::from_secs(20),
             keep: None,

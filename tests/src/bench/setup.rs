@@ -44,7 +44,11 @@ impl Stage {
                 .filter(|service| !binaries.path(*service).exists())
                 .map(Service::binary)
                 .collect();
-            ensure!(missing.is_empty(), "not built: {}; cargo build --profile dist --workspace --bins", missing.join(", "));
+            ensure!(
+                missing.is_empty(),
+                "not built: {}; cargo build --profile dist --workspace --bins",
+                missing.join(", ")
+            );
         }
         let sandbox = plan.logs.as_ref().map_or_else(Sandbox::new, |folder| Sandbox::with_logs(folder))?;
         let receiver = Receiver::start(&sandbox).await?;
