@@ -58,7 +58,7 @@ pub fn holder_of(port: u16) -> Option<Holder> {
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         return Some(Holder::Process(pid, name.trim().into()));
     }
-    let has_ended = !sockets.is_empty() && sockets.iter().all(|socket| socket.state == TIME_WAIT);
+    let has_ended = !sockets.is_empty() && sockets.iter().all(|socket| socket.inode == NOBODYS);
     Some(if has_ended { Holder::EndedConnection } else { Holder::Unknown })
 }
 
@@ -69,7 +69,8 @@ struct Socket {
 }
 
 const LISTEN: &str = "0A";
-const TIME_WAIT: &str = "06";
+/// The inode of a connection that no process has open any more, while it ends and for a minute after that.
+const NOBODYS: &str = "0";
 
 /// The sockets with this port on our side, those that listen first.
 fn sockets_at(port: u16) -> Vec<Socket> {

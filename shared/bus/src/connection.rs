@@ -79,6 +79,8 @@ async fn prepare(connection: &Connection) -> Result<(), BusError> {
 
 /// A broker that does not answer a single question within this is gone, whatever its connection says.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long what is given up may take to close.
+pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// How a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Consuming: a bounded number of messages at work, each acked when its work is settled: soon after, with others.
+//! Consuming: a bounded number of messages at work, each acked when its work is settled: at once, or soon after with others.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -23,15 +23,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connection::{ANSWER_WITHIN, Bus},
+    connection::{ANSWER_WITHIN, Bus, CLOSE_WITHIN},
     message::{self, Batch, VERSION_HEADER},
     metrics::{METRICS, QueueMetrics},
     publish::Route,
     topology::DEAD,
 };
 
-/// How long a finished message waits for others to be acked with, unless a quarter of the prefetch has finished: an ack
-/// that goes alone costs the broker a write to disk and threads woken for it, many at once cost hardly more.
+/// How long a finished message waits at most for others that are at work, to be acked with them: an ack that goes alone
+/// costs the broker a write to disk and threads woken for it, many at once cost hardly more. A quarter of the prefetch is
+/// enough.
 const ACKS_GATHER: Duration = Duration::from_millis(50);
 
 /// A message to work on. Its ack is kept by the loop, so that the work cannot forget it.
@@ -108,7 +109,13 @@ impl Bus {
         while !stop.is_cancelled() {
             let Some(channel) = self.consuming_channel().await else { break };
             match tokio::time::timeout(ANSWER_WITHIN, open(&channel, queue, prefetch)).await {
-                Ok(Ok(consumer)) => at_work.run(&channel, consumer, prefetch, stop, &work).await,
+                Ok(Ok(consumer)) => {
+                    at_work.run(&channel, consumer, prefetch, stop, &work).await;
+                    if stop.is_cancelled() {
+                        // Answered when the broker has the acks, which the process's end could else overtake.
+                        let _ = tokio::time::timeout(CLOSE_WITHIN, channel.close(200, "done".into())).await;
+                    }
+                }
                 Err(_) => tracing::warn!(queue, "no answer to a wish to consume: trying again"),
                 Ok(Err(error)) => {
                     tracing::warn!(queue, %error, "cannot consume: trying again");
@@ -166,7 +173,11 @@ impl AtWork {
                         settling.as_mut().reset(Instant::now() + ACKS_GATHER);
                     }
                     self.note(done);
-                    if self.done >= enough && self.settle(channel).await.is_err() {
+                    tokio::task::yield_now().await; // what ends together is acked together
+                    while let Some(done) = self.tasks.try_join_next_with_id() {
+                        self.note(done);
+                    }
+                    if (self.done >= enough || self.tasks.is_empty()) && self.settle(channel).await.is_err() {
                         return;
                     }
                 }

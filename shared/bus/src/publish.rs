@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connection::{ANSWER_WITHIN, Dialer, Link, follow},
+    connection::{ANSWER_WITHIN, CLOSE_WITHIN, Dialer, Link, follow},
     message::{EventItem, VERSION, VERSION_HEADER},
     metrics::{METRICS, Unconfirmed},
     topology,
@@ -39,8 +39,6 @@ const EAGER: usize = 1;
 const IN_FLIGHT: usize = 32;
 /// Items that callers may have handed over and not yet have confirmed.
 const ITEMS_UNCONFIRMED: usize = 4_096;
-/// How long a connection that is given up may take to close.
-const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// Bytes that callers may have handed over and not yet have confirmed: lapin buffers without bound while blocked.
 const BYTES_UNCONFIRMED: usize = 16 * 1024 * 1024;
 

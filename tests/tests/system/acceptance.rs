@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use fanfare_local::{Broker, Publisher, Receiver, Redis, Sandbox, Service, Settings};
+use fanfare_local::{Broker, Publisher, Receiver, Redis, Sandbox, Service};
 use serde_json::json;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
@@ -84,12 +84,10 @@ fn an_event_whose_acceptance_broke_off_keeps_its_ulid() {
             let tenant = fanfare.tenant("acme").await?;
             let receiver = Receiver::start().await?;
             tenant.webhook(&receiver, "order.paid").await?;
-            let fail = Settings::from([("FANFARE_FAIL_POINT".to_owned(), place.to_owned())]);
-            fanfare.services.get_mut(Service::Ingest).start_again_with(&fail).await?;
+            fanfare.start_to_stop_dead(Service::Ingest, place).await?;
             let event = order("order.paid", 1);
             assert!(tenant.client.offer(&event).await.is_err(), "ingest stopped dead at {place}");
-            let mend = Settings::from([("FANFARE_FAIL_POINT".to_owned(), String::new())]);
-            fanfare.services.get_mut(Service::Ingest).start_again_with(&mend).await?;
+            fanfare.start_mended(Service::Ingest).await?;
             // Its claim's lease has to end first: until then the publisher is told to come again.
             let answer = loop {
                 let answer = tenant.client.offer(&event).await?;

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
-use fanfare_local::{Answer, Receiver, Service, Settings};
+use fanfare_local::{Answer, Receiver, Service};
 use futures::{StreamExt, stream};
 use serde_json::json;
 
@@ -41,8 +41,7 @@ fn every_delivery_ends_whatever_stops_dead_wherever() {
         tenant.webhook_with(&receiver, "order.paid", &json!({ "retrySchedule": ["250ms", "250ms", "250ms"] })).await?;
         for (number, (service, place)) in PLACES.into_iter().enumerate() {
             let number = u32::try_from(number)?;
-            let fail = Settings::from([("FANFARE_FAIL_POINT".to_owned(), place.to_owned())]);
-            fanfare.services.get_mut(service).start_again_with(&fail).await?;
+            fanfare.start_to_stop_dead(service, place).await?;
             let events: Vec<_> = (0..5).map(|index| order("order.paid", number * 100 + index)).collect();
             let (mut published, mut again) = (Vec::new(), Vec::new());
             for event in &events {
@@ -54,8 +53,7 @@ fn every_delivery_ends_whatever_stops_dead_wherever() {
                 }
             }
             fanfare.services.get(service).process().wait(PATIENCE).await?;
-            let mend = Settings::from([("FANFARE_FAIL_POINT".to_owned(), String::new())]);
-            fanfare.services.get_mut(service).start_again_with(&mend).await?;
+            fanfare.start_mended(service).await?;
             for event in again {
                 loop {
                     let answer = tenant.client.offer(&event).await?;

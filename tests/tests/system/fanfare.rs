@@ -164,6 +164,23 @@ impl Fanfare {
         broker.delete_vhost(&self.vhost).await
     }
 
+    /// Starts a service again, to stop dead where it passes a fail point. What it has in hand is settled before: that would
+    /// come again, and be what stops it.
+    pub(crate) async fn start_to_stop_dead(&mut self, service: Service, fail_point: &str) -> Result<()> {
+        self.services.get(service).stop(PATIENCE).await?;
+        self.start_with_fail_point(service, fail_point).await
+    }
+
+    /// Starts it again without a fail point.
+    pub(crate) async fn start_mended(&mut self, service: Service) -> Result<()> {
+        self.start_with_fail_point(service, "").await
+    }
+
+    async fn start_with_fail_point(&mut self, service: Service, fail_point: &str) -> Result<()> {
+        let settings = Settings::from([("FANFARE_FAIL_POINT".to_owned(), fail_point.to_owned())]);
+        self.services.get_mut(service).start_again_with(&settings).await
+    }
+
     /// Another dispatcher, or another of any service, beside the first.
     pub(crate) async fn another(&self, service: Service) -> Result<fanfare_local::Instance> {
         fanfare_local::Instance::start(&self.sandbox, &Binaries::of_profile("debug"), service, &self.settings).await

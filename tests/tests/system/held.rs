@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use fanfare_local::{Answer, Receiver, Service, Settings, Webhook};
+use fanfare_local::{Answer, Receiver, Service, Webhook};
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
@@ -300,12 +300,10 @@ fn a_resume_comes_to_its_end_whatever_stops_dead_wherever() {
             let receiver = Receiver::start().await?;
             let webhook = holding(&fanfare, &tenant, &receiver, 8, &json!({})).await?;
             receiver.answer_in_turn([Answer::status(200).after(first_answer), Answer::status(200)]);
-            let fail = Settings::from([("FANFARE_FAIL_POINT".to_owned(), place.to_owned())]);
-            fanfare.services.get_mut(Service::Scheduler).start_again_with(&fail).await?;
+            fanfare.start_to_stop_dead(Service::Scheduler, place).await?;
             patch(&tenant, &webhook, &json!({ "active": true })).await?;
             fanfare.services.get(Service::Scheduler).process().wait(PATIENCE).await?;
-            let mend = Settings::from([("FANFARE_FAIL_POINT".to_owned(), String::new())]);
-            fanfare.services.get_mut(Service::Scheduler).start_again_with(&mend).await?;
+            fanfare.start_mended(Service::Scheduler).await?;
             requests(&receiver, 8).await?;
             until(&fanfare, &tenant, "pending", 0).await?;
             let times = times(&receiver);
@@ -315,13 +313,12 @@ fn a_resume_comes_to_its_end_whatever_stops_dead_wherever() {
         // A save whose job's message was never published, and a cancelling stopped half way.
         let receiver = Receiver::start().await?;
         let webhook = holding(&fanfare, &tenant, &receiver, 250, &json!({})).await?;
-        let fail = |place: &str| Settings::from([("FANFARE_FAIL_POINT".to_owned(), place.to_owned())]);
-        fanfare.services.get_mut(Service::Api).start_again_with(&fail("api.saved")).await?;
+        fanfare.start_to_stop_dead(Service::Scheduler, "jobs.cancelled").await?;
+        fanfare.start_to_stop_dead(Service::Api, "api.saved").await?;
         assert!(enable(&tenant, &webhook, "cancel").await.is_err(), "the api stopped dead");
-        fanfare.services.get_mut(Service::Scheduler).start_again_with(&fail("jobs.cancelled")).await?;
         fanfare.services.get(Service::Scheduler).process().wait(PATIENCE).await?;
-        fanfare.services.get_mut(Service::Api).start_again_with(&fail("")).await?;
-        fanfare.services.get_mut(Service::Scheduler).start_again_with(&fail("")).await?;
+        fanfare.start_mended(Service::Api).await?;
+        fanfare.start_mended(Service::Scheduler).await?;
         until(&fanfare, &tenant, "cancelled", 250).await?;
         fanfare.balance().await?;
         assert_eq!(receiver.count(), 0);

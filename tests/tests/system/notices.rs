@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use fanfare_local::{Process, Receiver, Sandbox, Service, Settings, free_port};
+use fanfare_local::{Process, Receiver, Sandbox, Service, free_port};
 use serde_json::{Value, json};
 
 use crate::{
@@ -198,11 +198,10 @@ fn a_notice_is_given_whatever_stops_dead_wherever() {
             let bad = Receiver::answering(503).await?;
             let fields = json!({ "retrySchedule": [], "notifyEmail": "ops@example.com", "name": place });
             let webhook = tenant.webhook_with(&bad, "order.paid", &fields).await?;
-            let fail = |place: &str| Settings::from([("FANFARE_FAIL_POINT".to_owned(), place.to_owned())]);
-            fanfare.services.get_mut(Service::Scheduler).start_again_with(&fail(place)).await?;
+            fanfare.start_to_stop_dead(Service::Scheduler, place).await?;
             tenant.client.publish(&order("order.paid", 1)).await?;
             fanfare.services.get(Service::Scheduler).process().wait(PATIENCE).await?;
-            fanfare.services.get_mut(Service::Scheduler).start_again_with(&fail("")).await?;
+            fanfare.start_mended(Service::Scheduler).await?;
             requests(&told, number + 1).await?;
             server.wait_for(number + 1).await?;
             tenant.client.delete(&format!("/v1/webhooks/{}", webhook.id)).await?;

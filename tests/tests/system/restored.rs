@@ -28,7 +28,7 @@ fn what_is_on_its_way_arrives_after_redis_is_restored_from_an_older_copy() {
         tenant.delivery_that_is(&ends_later, "delivered").await?;
         let newer = Receiver::start().await?;
         tenant.webhook(&newer, "order.paid").await?;
-        fanfare.services.dispatcher.kill();
+        fanfare.services.dispatcher.stop(PATIENCE).await?; // what is delivered is acked
         let matched = tenant.client.publish(&order("order.paid", 2)).await?;
         tenant.delivery_that_is(&matched, "pending").await?;
         fanfare.services.fanout.kill();

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use fanfare_local::{Answer, Broker, Receiver, Redis, Sandbox, Settings};
+use fanfare_local::{Answer, Broker, Receiver, Redis, Sandbox, Service};
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
     options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions},
@@ -347,8 +347,7 @@ async fn record(folder: &Path) -> Result<()> {
     let event = publish(&mut told, "order.failing", "pending").await?;
     until_queued(broker, &fanfare, "fanfare.tier.").await?;
     tenant.delivery_that_is(&event, "pending").await?;
-    let dies = Settings::from([("FANFARE_FAIL_POINT".to_owned(), "notices.consumed".to_owned())]);
-    fanfare.services.scheduler.start_again_with(&dies).await?;
+    fanfare.start_to_stop_dead(Service::Scheduler, "notices.consumed").await?;
     let event = publish(&mut told, "order.gone", "failed").await?;
     tenant.delivery_that_is(&event, "failed").await?;
     until_queued(broker, &fanfare, "fanfare.notices").await?;
