@@ -95,6 +95,34 @@ fn every_delivery_ends_whatever_stops_dead_wherever() {
 }
 
 #[test]
+fn what_was_settled_before_an_orderly_stop_is_not_given_out_again() {
+    story(async {
+        let mut fanfare = Fanfare::start().await?;
+        let tenant = fanfare.tenant("acme").await?;
+        let receiver = Receiver::start().await?;
+        tenant.webhook(&receiver, "order.paid").await?;
+        for round in 1..=5 {
+            for total in 0..20 {
+                tenant.client.publish(&order("order.paid", total)).await?;
+            }
+            requests(&receiver, 21 * round - 1).await?;
+            for service in [Service::Fanout, Service::Dispatcher] {
+                fanfare.services.get(service).stop(PATIENCE).await?;
+                fanfare.services.get_mut(service).start_again().await?;
+            }
+            tenant.client.publish(&order("order.paid", 20)).await?;
+            requests(&receiver, 21 * round).await?;
+            for service in [Service::Fanout, Service::Dispatcher] {
+                let metrics = fanfare.services.get(service).metrics().await?;
+                let again = metrics.lines().filter(|line| line.contains("redelivered=\"true\"")).collect::<Vec<_>>();
+                assert!(!again.is_empty() && again.iter().all(|line| line.ends_with(" 0")), "{again:?}");
+            }
+        }
+        fanfare.balance().await
+    });
+}
+
+#[test]
 fn what_a_killed_dispatcher_held_goes_on_long_before_its_lease_ends() {
     story(async {
         // The lease is longer than this story's patience.
