@@ -7,7 +7,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 ENGINE := docker
 IMAGE := fanfare:0.1.0
 # Stories wait more than they compute.
-STORIES := $(shell expr 2 \* $$(nproc))
+export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc))
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -21,7 +21,7 @@ test: ## unit tests, property tests, and the whole system as a black box
 	@deploy/local/install
 	@tests/languages/install
 	cargo build --workspace --all-targets
-	RUST_TEST_THREADS=$(STORIES) cargo test --workspace
+	cargo test --workspace
 	@$(MAKE) --no-print-directory check-alerts
 
 test-trixie: ## the main path on Debian 13's RabbitMQ 4.0 with Redis 8.0, then Valkey 8.1 (as root)

@@ -191,7 +191,7 @@ async fn publish(State(app): State<App>, headers: HeaderMap, body: Body) -> Resu
         Form::Plain => plain(&grant, &body),
         Form::Structured | Form::Batch => parse_structured(&body, &defaults(None)),
     };
-    let event = parsed.map_err(|error| count(unparsed(error), "invalid"))?;
+    let event = Arc::new(parsed.map_err(|error| count(unparsed(error), "invalid"))?);
     let accepted = accept(&app, &grant, &event).await.map_err(problem)?;
     Ok((StatusCode::ACCEPTED, Json(Answer::of(&event, &accepted))).into_response())
 }
@@ -301,7 +301,7 @@ async fn tenant_of(intake: &Intake, grant: &Grant, event: &Event) -> Result<Arc<
 }
 
 /// In a task of its own: a client that goes away amid this must not leave an event claimed and not published.
-async fn accept(app: &App, grant: &Grant, event: &Event) -> Result<Accepted, Refused> {
+async fn accept(app: &App, grant: &Grant, event: &Arc<Event>) -> Result<Accepted, Refused> {
     if *app.intake.configuration.lost().borrow() {
         return Err(Refused::Unavailable(fanfare_store::StoreError::Lost.to_string()));
     }
@@ -362,10 +362,13 @@ async fn batch(app: &App, grant: &Grant, body: &[u8]) -> Result<Response, Proble
             }
             match parse_structured(item.as_bytes(), &defaults(None)) {
                 Err(error) => BatchAnswer::refused(id_of(&item), unparsed(error)),
-                Ok(event) => match accept(app, grant, &event).await {
-                    Ok(accepted) => BatchAnswer::Accepted(Answer::of(&event, &accepted)),
-                    Err(refused) => BatchAnswer::refused(Some(event.id.clone()), problem(refused)),
-                },
+                Ok(event) => {
+                    let event = Arc::new(event);
+                    match accept(app, grant, &event).await {
+                        Ok(accepted) => BatchAnswer::Accepted(Answer::of(&event, &accepted)),
+                        Err(refused) => BatchAnswer::refused(Some(event.id.clone()), problem(refused)),
+                    }
+                }
             }
         }
     };

@@ -107,7 +107,8 @@ fn what_was_settled_before_an_orderly_stop_is_not_given_out_again() {
             }
             requests(&receiver, 21 * round - 1).await?;
             for service in [Service::Fanout, Service::Dispatcher] {
-                fanfare.services.get(service).stop(PATIENCE).await?;
+                let status = fanfare.services.get(service).stop(PATIENCE).await?;
+                assert!(status.success(), "{service:?} ended with {status}");
                 fanfare.services.get_mut(service).start_again().await?;
             }
             tenant.client.publish(&order("order.paid", 20)).await?;
