@@ -58,8 +58,8 @@ pub enum BusError {
     #[error(transparent)]
     Topology(#[from] topology::TopologyError),
     /// The broker refused or went away.
-    #[error("the broker refused")]
-    Broker(#[from] lapin::Error),
+    #[error("the broker refused: {0}")]
+    Broker(lapin::Error),
     /// The process was told to stop while it waited for the broker.
     #[error("stopped before the broker was there")]
     Stopped,
@@ -71,7 +71,7 @@ const DECLARE_AGAIN: Duration = Duration::from_millis(500);
 
 /// Declares the topology over a channel of its own.
 async fn prepare(connection: &Connection) -> Result<(), BusError> {
-    let channel = connection.create_channel().await?;
+    let channel = connection.create_channel().await.map_err(BusError::Broker)?;
     topology::declare(&channel).await?;
     let _ = channel.close(200, "declared".into()).await; // a channel that does not close is gone with its connection
     Ok(())
@@ -216,7 +216,7 @@ impl Dialer {
                         Ok(Err(error)) => {
                             tracing::warn!(host = %uri.authority.host, port = uri.authority.port, %error, "the broker is away: trying again");
                         }
-                        Err(_) => tracing::warn!(host = %uri.authority.host, port = uri.authority.port, "no answer from the broker in 10 s: trying again"),
+                        Err(_) => tracing::warn!(host = %uri.authority.host, port = uri.authority.port, "no connection within 10 s: trying again; is the name resolved, and does the broker answer?"),
                     },
                 }
             }

@@ -94,12 +94,12 @@ pub enum TopologyError {
         reason: String,
     },
     /// The connection or the broker failed.
-    #[error("declaring `{name}`")]
+    #[error("declaring `{name}`: {why}")]
     Failed {
         /// The object's name.
         name: String,
-        /// The cause.
-        source: lapin::Error,
+        /// The cause, told with it.
+        why: lapin::Error,
     },
 }
 
@@ -111,7 +111,7 @@ impl TopologyError {
             {
                 Self::Differs { name: name.to_owned(), reason: amqp.get_message().to_string() }
             }
-            _ => Self::Failed { name: name.to_owned(), source: error },
+            _ => Self::Failed { name: name.to_owned(), why: error },
         }
     }
 }
