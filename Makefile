@@ -1,5 +1,5 @@
 # `make` alone lists what there is.
-.PHONY: help run test test-trixie check-alerts record-forms bench check-deploy check-image image k8s docs-settings docs-metrics \
+.PHONY: help run test test-trixie check-alerts record-forms bench bench-trixie check-deploy check-image image k8s docs-settings docs-metrics \
 	fmt lint
 .DEFAULT_GOAL := help
 
@@ -43,6 +43,11 @@ bench: ## throughput, latency and cost of what the image has, beside the floor (
 	@FANFARE_INSTALL=run deploy/local/install
 	cargo build --profile dist --workspace --bins
 	$(TARGET)/dist/fanfare-bench
+
+bench-trixie: ## the same over Debian 13's RabbitMQ 4.0 and Redis 8.0, nearer to what deploy/compose has (as root)
+	@deploy/local/trixie
+	cargo build --profile dist --workspace --bins
+	FANFARE_TEST_ROOT=/var/cache/fanfare-trixie $(TARGET)/dist/fanfare-bench
 
 check-deploy: ## the chart, k8s/, the image's last stage, the compose file and the guide, without a cluster
 	cargo build --workspace --bins

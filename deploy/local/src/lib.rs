@@ -26,7 +26,7 @@ mod signature;
 pub use broker::{Broker, QueueDepth};
 pub use client::{Answered, Client, Event, EventType, Webhook};
 pub use container::Container;
-pub use ports::{Holder, free_port, holder_of};
+pub use ports::{Holder, free_port, free_ports, holder_of};
 pub use process::{Process, Usage};
 pub use publisher::Publisher;
 pub use receiver::{Answer, Receiver, Recorded};

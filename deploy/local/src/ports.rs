@@ -2,11 +2,12 @@
 use anyhow::{Context, Result};
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 /// Below the range that outgoing connections take theirs from (32768 on Linux): a port stays free over a restart.
-const RANGE: std::ops::Range<u16> = 15_000..32_000;
+const RANGE: Range<u16> = 15_000..32_000;
 const TRIES: usize = 1_000;
 
 /// Given out by this process: two callers never get the same.
@@ -14,12 +15,20 @@ static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
 
 /// A port that nobody listens on, given to one caller only.
 pub fn free_port() -> Result<u16> {
+    Ok(free_ports(1)?.start)
+}
+
+/// So many of them next to each other.
+pub fn free_ports(count: u16) -> Result<Range<u16>> {
     let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     let given = given.get_or_insert_default();
-    (0..TRIES)
-        .map(|_| rand::random_range(RANGE))
-        .find(|port| is_free(*port) && given.insert(*port))
-        .context("no free port between 15000 and 32000")
+    let free = (0..TRIES)
+        .map(|_| rand::random_range(RANGE.start..RANGE.end - count))
+        .map(|first| first..first + count)
+        .find(|ports| ports.clone().all(|port| !given.contains(&port) && is_free(port)));
+    let free = free.with_context(|| format!("no {count} free ports together between 15000 and 32000"))?;
+    given.extend(free.clone());
+    Ok(free)
 }
 
 fn is_free(port: u16) -> bool {
@@ -101,6 +110,13 @@ fn owner_of(inode: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_next_to_each_other_are_one_callers_too() {
+        let blocks: Vec<_> = (0..500).map(|_| free_ports(11).unwrap()).collect();
+        let different: HashSet<u16> = blocks.into_iter().flatten().collect();
+        assert_eq!(different.len(), 500 * 11);
+    }
 
     #[test]
     fn a_taken_port_names_its_holder() {

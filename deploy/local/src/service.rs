@@ -162,16 +162,20 @@ impl Instance {
     /// Waits until it is ready; fails at once where it has ended.
     pub async fn wait_ready(&self, within: Duration) -> Result<()> {
         let deadline = Instant::now() + within;
-        while !self.is_ready().await {
+        loop {
+            let is_ready = self.is_ready().await;
+            // One that found its port taken has ended, and who took it may say yes.
             if let Some(status) = self.process.ended() {
                 bail!("{} ended with {status}; its log ends:\n{}", self.name, self.process.log_tail(LOG_LINES));
+            }
+            if is_ready {
+                return Ok(());
             }
             if Instant::now() > deadline {
                 bail!("{} is not ready after {within:?}:\n{}", self.name, self.process.log_tail(LOG_LINES));
             }
             tokio::time::sleep(POLL).await;
         }
-        Ok(())
     }
 
     /// `/metrics` as it stands.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use fanfare_local::{Binaries, Client, Holder, Process, Sandbox, free_port, holder_of};
+use fanfare_local::{Binaries, Client, Holder, Process, Sandbox, free_ports, holder_of};
 
 use crate::fanfare::{PATIENCE, story};
 
@@ -22,15 +22,10 @@ struct Run {
 
 impl Run {
     async fn start(sandbox: &Sandbox, catalog: &str, speed: Option<&str>) -> Result<Self> {
-        let base = loop {
-            let base = free_port()?;
-            if base < u16::MAX - PORTS && (base..base + PORTS).all(|port| holder_of(port).is_none()) {
-                break base;
-            }
-        };
+        let ports = free_ports(PORTS)?;
         let api = Binaries::of_profile("debug").path(fanfare_local::Service::Api);
         let mut command = Command::new(api.with_file_name("fanfare-run"));
-        command.env("CATALOG", catalog).env("PORT_BASE", base.to_string());
+        command.env("CATALOG", catalog).env("PORT_BASE", ports.start.to_string());
         if let Some(speed) = speed {
             command.env("SPEED", speed);
         }
@@ -41,7 +36,8 @@ impl Run {
         }
         let process = Process::start(sandbox, &format!("run-{catalog}"), &command)?;
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let run = Self { process, ports: base..base + PORTS, folder: checkout.join(".run").join(base.to_string()) };
+        let folder = checkout.join(".run").join(ports.start.to_string());
+        let run = Self { process, ports, folder };
         run.lines_with("  others   ", 1).await?;
         Ok(run)
     }
