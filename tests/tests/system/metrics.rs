@@ -133,7 +133,8 @@ fn the_guides_page_of_metrics_is_what_the_services_show_from_the_start() {
 #[test]
 fn every_metric_counts_what_was_published() {
     story(async {
-        let mut fanfare = Fanfare::start_with(&[("FANFARE_SCHEDULER__SPEED", "100")]).await?;
+        // At its own speed: a retry that is due before the scheduler comes to it goes through no tier, and none is counted.
+        let mut fanfare = Fanfare::start().await?;
         for service in Service::ALL {
             let text = fanfare.services.get(service).metrics().await?;
             promtool(&["check", "metrics"], &text)?;
