@@ -21,7 +21,7 @@ OTHERS = ("rabbitmq", "redis", "prometheus")
 API, INGEST, PROMETHEUS = "http://127.0.0.1:8081", "http://127.0.0.1:8080", "http://127.0.0.1:9090"
 RECEIVER_PORT = 9999
 BRIDGE = "podman1"  # as podman names its first
-WITHIN_SECONDS = 180
+WITHIN_SECONDS = 60
 
 
 class Failed(Exception):

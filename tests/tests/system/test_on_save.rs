@@ -287,9 +287,11 @@ fn without_a_dispatcher_nothing_is_saved_and_no_late_test_is_made() {
             tokio::spawn(async move { create(&tenant, fields).await })
         };
         let question = waiting(&fanfare, "fanfare.probes").await?;
-        for secret in ["in-the-target", "in-the-header", &receiver.address().to_string(), "whsec_"] {
+        for secret in ["in-the-target", "in-the-header", "whsec_"] {
             assert!(!question.contains(secret), "the broker sees {secret}");
         }
+        let port = receiver.address().port().to_string(); // a number of its own: any five digits may stand in a time
+        assert!(!question.split(|byte: char| !byte.is_ascii_digit()).any(|number| number == port), "{question}");
         let answer = save.await??;
         assert_eq!((answer.status, answer.headers["retry-after"].to_str()?), (503, "1"), "{:?}", answer.json());
         assert_eq!(stored(&tenant).await?, 0);
