@@ -531,6 +531,13 @@ def the_dockerfile_is_clean():
         yield ran.stdout + ran.stderr
 
 
+def the_image_has_the_allocator_that_was_measured():
+    """`make bench` runs what deploy/local starts."""
+    line = re.search(r'ALLOCATOR: .* = \("(\w+)", "(\d+)"\);', (ROOT / "deploy/local/src/service.rs").read_text())
+    if f"ENV {line[1]}={line[2]}\n" not in (ROOT / "deploy/image/Dockerfile").read_text():
+        yield f"the Dockerfile does not set {line[1]}={line[2]}, with which deploy/local starts what `make bench` measures"
+
+
 def the_compose_file_is_right():
     folder = ROOT / "deploy/compose"
     compose = yaml.safe_load((folder / "compose.yaml").read_text())

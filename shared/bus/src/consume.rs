@@ -1,7 +1,7 @@
 //! Consuming: a bounded number of messages at work, each acked when its work is settled: at once, or soon after with others.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     future::Future,
     mem,
     sync::Arc,
@@ -30,10 +30,11 @@ use crate::{
     topology::DEAD,
 };
 
-/// How long a finished message waits at most for others that are at work, to be acked with them: an ack that goes alone
-/// costs the broker a write to disk and threads woken for it, many at once cost hardly more. A quarter of the prefetch is
-/// enough.
+/// How long a finished message waits for others that are at work, to be acked with them: an ack that goes alone costs the
+/// broker a write to disk and threads woken for it, many at once cost hardly more. A quarter of the prefetch is enough.
 const ACKS_GATHER: Duration = Duration::from_millis(50);
+/// How long one that is at work keeps those behind it from being acked, in one with it: each is else an ack of its own.
+const ACKS_IN_TURN: Duration = Duration::from_millis(250);
 
 /// A message to work on. Its ack is kept by the loop, so that the work cannot forget it.
 pub struct Message {
@@ -105,12 +106,12 @@ impl Bus {
         F: Fn(Message) -> W,
         W: Future<Output = Settled> + Send + 'static,
     {
-        let mut at_work = AtWork::of(queue);
+        let mut at_work = AtWork::of(queue, prefetch);
         while !stop.is_cancelled() {
             let Some(channel) = self.consuming_channel().await else { break };
             match tokio::time::timeout(ANSWER_WITHIN, open(&channel, queue, prefetch)).await {
                 Ok(Ok(consumer)) => {
-                    at_work.run(&channel, consumer, prefetch, stop, &work).await;
+                    at_work.run(&channel, consumer, stop, &work).await;
                     if stop.is_cancelled() {
                         // Answered when the broker has the acks, which the process's end could else overtake.
                         let _ = tokio::time::timeout(CLOSE_WITHIN, channel.close(200, "done".into())).await;
@@ -139,29 +140,31 @@ struct AtWork {
     queue: Arc<QueueMetrics>,
     tasks: JoinSet<Settled>,
     tags: HashMap<Id, u64>,
-    open: BTreeMap<u64, Option<Settled>>,
+    open: BTreeMap<u64, Open>,
     /// How many of these are done.
     done: usize,
+    /// So many need not wait for others.
+    enough: usize,
+}
+
+/// A message that is not acked yet.
+struct Open {
+    since: Instant,
+    settled: Option<Settled>,
 }
 
 impl AtWork {
-    fn of(queue: &str) -> Self {
+    fn of(queue: &str, prefetch: u16) -> Self {
         let queue = Arc::new(METRICS.of_queue(queue));
-        Self { queue, tasks: JoinSet::new(), tags: HashMap::new(), open: BTreeMap::new(), done: 0 }
+        let enough = usize::from(prefetch / 4);
+        Self { queue, tasks: JoinSet::new(), tags: HashMap::new(), open: BTreeMap::new(), done: 0, enough }
     }
 
-    async fn run<F, W>(
-        &mut self,
-        channel: &Channel,
-        mut consumer: Consumer,
-        prefetch: u16,
-        stop: &CancellationToken,
-        work: &F,
-    ) where
+    async fn run<F, W>(&mut self, channel: &Channel, mut consumer: Consumer, stop: &CancellationToken, work: &F)
+    where
         F: Fn(Message) -> W,
         W: Future<Output = Settled> + Send + 'static,
     {
-        let enough = usize::from(prefetch / 4);
         let mut cancelled = false;
         let settling = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(settling);
@@ -177,13 +180,16 @@ impl AtWork {
                     while let Some(done) = self.tasks.try_join_next_with_id() {
                         self.note(done);
                     }
-                    if (self.done >= enough || self.tasks.is_empty()) && self.settle(channel).await.is_err() {
+                    if (self.done >= self.enough || self.tasks.is_empty()) && self.settle(channel).await.is_err() {
                         return;
                     }
                 }
-                () = &mut settling, if self.done > 0 => if self.settle(channel).await.is_err() {
-                    return;
-                },
+                () = &mut settling, if self.done > 0 => {
+                    if self.settle(channel).await.is_err() {
+                        return;
+                    }
+                    settling.as_mut().reset(Instant::now() + ACKS_GATHER);
+                }
                 () = stop.cancelled(), if !cancelled => {
                     cancelled = true;
                     // The consumer, not the channel: the acks below need it.
@@ -201,7 +207,7 @@ impl AtWork {
                 },
                 else => return,
             }
-            if cancelled && (self.settle(channel).await.is_err() || self.tasks.is_empty()) {
+            if cancelled && (self.settle_all(channel).await.is_err() || self.tasks.is_empty()) {
                 return;
             }
         }
@@ -224,7 +230,7 @@ impl AtWork {
         self.queue.taken(&message);
         let task = self.tasks.spawn(work(message));
         self.tags.insert(task.id(), tag);
-        self.open.insert(tag, None);
+        self.open.insert(tag, Open { since: Instant::now(), settled: None });
     }
 
     fn note(&mut self, done: Result<(Id, Settled), tokio::task::JoinError>) {
@@ -236,31 +242,46 @@ impl AtWork {
             }
         };
         // A tag of a channel that is gone is nobody's any more.
-        if let Some(tag) = self.tags.remove(&id) {
-            self.open.insert(tag, Some(settled.unwrap_or(Settled::Leave)));
+        if let Some(open) = self.tags.remove(&id).and_then(|tag| self.open.get_mut(&tag)) {
+            open.settled = Some(settled.unwrap_or(Settled::Leave));
             self.done += 1;
         }
     }
 
-    /// Acks what is done: all up to the first that is still open in one, the rest one by one.
+    /// Acks what is done up to the first that is at work. What is done behind it waits for it, unless that takes long or
+    /// keeps too many.
     async fn settle(&mut self, channel: &Channel) -> lapin::Result<()> {
+        self.ack_in_one(channel).await?;
+        let in_turn = self.open.first_key_value().is_none_or(|(_, first)| {
+            first.settled.is_none() && first.since.elapsed() < ACKS_IN_TURN && self.done < self.enough
+        });
+        if in_turn { Ok(()) } else { self.settle_one_by_one(channel).await }
+    }
+
+    /// Acks all that is done.
+    async fn settle_all(&mut self, channel: &Channel) -> lapin::Result<()> {
+        self.ack_in_one(channel).await?;
+        self.settle_one_by_one(channel).await
+    }
+
+    async fn ack_in_one(&mut self, channel: &Channel) -> lapin::Result<()> {
+        let mut last = None;
+        while let Some(entry) = self.open.first_entry().filter(|entry| entry.get().settled == Some(Settled::Ack)) {
+            last = Some(entry.remove_entry().0);
+            self.done -= 1;
+        }
+        match last {
+            Some(last) => channel.basic_ack(last, BasicAckOptions { multiple: true }).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn settle_one_by_one(&mut self, channel: &Channel) -> lapin::Result<()> {
         if mem::take(&mut self.done) == 0 {
             return Ok(());
         }
-        let mut done = 0;
-        while let Some(entry) = self.open.first_entry() {
-            if *entry.get() != Some(Settled::Ack) {
-                break;
-            }
-            done = entry.remove_entry().0;
-        }
-        if done > 0 {
-            channel.basic_ack(done, BasicAckOptions { multiple: true }).await?;
-        }
-        let settled: BTreeSet<u64> =
-            self.open.iter().filter(|(_, settled)| settled.is_some()).map(|(tag, _)| *tag).collect();
-        for tag in settled {
-            match self.open.remove(&tag).flatten() {
+        for (tag, open) in self.open.extract_if(.., |_, open| open.settled.is_some()) {
+            match open.settled {
                 Some(Settled::Ack) => channel.basic_ack(tag, BasicAckOptions::default()).await?,
                 _ => channel.basic_nack(tag, BasicNackOptions { requeue: true, ..BasicNackOptions::default() }).await?,
             }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use fanfare_local::{Answer, Receiver};
 use serde_json::json;
 
-use crate::fanfare::{Fanfare, Tenant, headers_beside_https, order, requests, story};
+use crate::fanfare::{Fanfare, Tenant, broker, headers_beside_https, order, requests, story};
 
 async fn answers(
     tenant: &Tenant,
@@ -138,6 +138,34 @@ fn one_hanging_webhook_costs_the_others_nothing() {
         assert!(hanging.count() < 40, "the healthy one does not wait for the hanging one's end");
         assert!(hanging.requests().iter().all(|request| request.in_flight <= 2), "the cap holds");
         hanging.answer(200);
+        fanfare.balance().await
+    });
+}
+
+#[test]
+fn what_is_done_behind_one_that_hangs_is_acked_without_it() {
+    story(async {
+        let mut fanfare = Fanfare::start_with(&[("FANFARE_DISPATCHER__TIMEOUT", "20s")]).await?;
+        let tenant = fanfare.tenant("acme").await?;
+        let (hanging, healthy) = (Receiver::answering(Answer::hang()).await?, Receiver::start().await?);
+        tenant.webhook_with(&hanging, "order.held", &json!({ "retrySchedule": ["100ms"] })).await?;
+        tenant.webhook(&healthy, "order.paid").await?;
+        tenant.client.publish(&order("order.held", 1)).await?;
+        requests(&hanging, 1).await?;
+        for total in 0..10 {
+            tenant.client.publish(&order("order.paid", total)).await?;
+        }
+        requests(&healthy, 10).await?;
+        let unacked = async || {
+            let depths = broker().await?.depths(&fanfare.vhost).await?;
+            let deliveries = depths.iter().find(|queue| queue.name == "fanfare.deliveries");
+            anyhow::Ok(deliveries.map_or(0, |queue| queue.unacked))
+        };
+        while unacked().await? != 1 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(hanging.count(), 1, "they were acked before its first attempt ended");
+        drop(hanging); // what it keeps fails, and what follows is refused
         fanfare.balance().await
     });
 }
