@@ -590,6 +590,7 @@ CHECKS = (
     the_settings_page_is_what_help_says,
     the_guide_builds_and_its_links_lead_somewhere,
     the_dockerfile_is_clean,
+    the_image_has_the_allocator_that_was_measured,
     the_compose_file_is_right,
 )
 
