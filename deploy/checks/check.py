@@ -538,6 +538,19 @@ def the_image_has_the_allocator_that_was_measured():
         yield f"the Dockerfile does not set {line[1]}={line[2]}, with which deploy/local starts what `make bench` measures"
 
 
+def every_broker_passes_a_due_retry_on_again_soon():
+    """What `make run`, tests and compose have, in the chart's cluster and in the guide."""
+    said = re.findall(r"\{dead_letter_worker\w+, \d+\}", (ROOT / "deploy/local/advanced.config").read_text())
+    clusters = [each for each in objects({"rabbitmqCluster": {"enabled": True}}) if each["kind"] == "RabbitmqCluster"]
+    advanced = [each["spec"]["rabbitmq"]["advancedConfig"] for each in clusters]
+    for where, text in (("the chart", "".join(advanced)), ("docs/broker.md", (ROOT / "docs/broker.md").read_text())):
+        for each in said:
+            if each not in text:
+                yield f"{where} lacks {each}, which deploy/local/advanced.config has"
+    if not said:
+        yield "deploy/local/advanced.config does not say when a due retry is passed on again"
+
+
 def the_compose_file_is_right():
     folder = ROOT / "deploy/compose"
     compose = yaml.safe_load((folder / "compose.yaml").read_text())
@@ -591,6 +604,7 @@ CHECKS = (
     the_guide_builds_and_its_links_lead_somewhere,
     the_dockerfile_is_clean,
     the_image_has_the_allocator_that_was_measured,
+    every_broker_passes_a_due_retry_on_again_soon,
     the_compose_file_is_right,
 )
 

@@ -17,7 +17,7 @@ RABBITMQ = {
     "replicas": int,
     "persistence": {"storage": str, "storageClassName": str},
     "resources": {"requests": dict, "limits": dict},
-    "rabbitmq": {"additionalConfig": str},
+    "rabbitmq": {"additionalConfig": str, "advancedConfig": str},
 }
 
 

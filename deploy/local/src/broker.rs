@@ -254,7 +254,8 @@ impl Broker {
             // No busy waiting: two processors are shared with what is tested.
             .env(
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                "+sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}",
+                "+sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1} \
+                 -rabbit quorum_tick_interval 1000",
             )
             // The script then becomes the server, instead of waiting for it: our child is what signals go to.
             .env("RUNNING_UNDER_SYSTEMD", "true");
@@ -267,7 +268,7 @@ fn server_program(root: &Root) -> Option<String> {
     if debian { Some(DEBIAN_SERVER.into()) } else { root.find("rabbitmq-server") }
 }
 
-/// What is not here is as shipped, so that tests meet the broker that users have.
+/// What is not here is as shipped, and what `advanced.config` says is asked of all: tests meet the broker that users have.
 fn write_config(folder: &std::path::Path, amqp_port: u16, management_port: u16) -> Result<()> {
     let config = format!(
         "listeners.tcp.default = 127.0.0.1:{amqp_port}\n\
@@ -278,10 +279,9 @@ fn write_config(folder: &std::path::Path, amqp_port: u16, management_port: u16) 
          log.console.level = info\n\
          log.file = false\n"
     );
-    let advanced = "[{rabbit, [{quorum_tick_interval, 1000}]}].\n";
     for (file, content) in [
         ("rabbitmq.conf", config.as_str()),
-        ("advanced.config", advanced),
+        ("advanced.config", include_str!("../advanced.config")),
         ("enabled_plugins", "[rabbitmq_management].\n"),
         ("empty", ""),
     ] {
