@@ -46,6 +46,12 @@ async fn a_broker_keeps_what_it_confirmed_over_a_kill_and_leaves_nothing() {
     declare(&first, "q").await;
     publish(&first, "q").await;
     assert_eq!(broker.ready("one two/three", "q").await.unwrap(), 1);
+    // What advanced.config says is in force: the name by which this version knows it, and the tests' own beside it.
+    for (setting, value) in [("dead_letter_worker_publisher_confirm_timeout", "5000"), ("quorum_tick_interval", "1000")]
+    {
+        let told = broker.ctl(&["eval", &format!("application:get_env(rabbit, {setting}).")]).await.unwrap();
+        assert_eq!(told.trim(), format!("{{ok,{value}}}"), "{setting}");
+    }
     let deadline = Instant::now() + SOON;
     while broker.depths("one two/three").await.unwrap().first().is_none_or(|queue| queue.ready != 1) {
         assert!(Instant::now() < deadline, "the management API never shows the message");
