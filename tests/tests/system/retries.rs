@@ -1,12 +1,12 @@
 //! Failures come back: after the schedule's waits, or the receiver's own; until a success, or the end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use fanfare_local::{Answer, Receiver};
 use serde_json::json;
 
-use crate::fanfare::{Fanfare, Tenant, broker, headers_beside_https, order, requests, story};
+use crate::fanfare::{Fanfare, PATIENCE, Tenant, broker, headers_beside_https, order, requests, story};
 
 async fn answers(
     tenant: &Tenant,
@@ -161,7 +161,9 @@ fn what_is_done_behind_one_that_hangs_is_acked_without_it() {
             let deliveries = depths.iter().find(|queue| queue.name == "fanfare.deliveries");
             anyhow::Ok(deliveries.map_or(0, |queue| queue.unacked))
         };
+        let deadline = Instant::now() + PATIENCE;
         while unacked().await? != 1 {
+            ensure!(Instant::now() < deadline, "{} are unacked", unacked().await?);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         assert_eq!(hanging.count(), 1, "they were acked before its first attempt ended");
