@@ -297,7 +297,7 @@ impl Services {
 /// As the image has it: freed memory goes back to the system after a second, not after 10 ms, which is the allocator's own.
 /// What one burst of events has freed is what the next one wants: given back between them, it is faulted in anew, for a
 /// seventh of all that the services compute (`make bench`).
-pub(crate) const ALLOCATOR: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "1000");
+const ALLOCATOR: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "1000");
 
 fn command(binary: &Path, settings: &Settings) -> Command {
     let mut command = Command::new(binary);
